@@ -1,0 +1,139 @@
+//! Panics at the border of a coroutine, and the unwinding of one that is dropped unfinished.
+//!
+//! A panic never crosses a switch: it is caught on the coroutine's stack and raised again on the resumer's.
+
+use crate::arch::{self, Signal, StackPointer, Word};
+
+/// Signal: unwind instead of going on.
+pub(super) const UNWIND: Signal = 1;
+/// Signal: whoever resumes is panicking, so the coroutine's thread counts a panic that is not its own.
+pub(super) const RESUMER_IS_PANICKING: Signal = 2;
+
+/// How the unwinding of a suspended coroutine ended.
+#[cfg_attr(not(feature = "std"), expect(dead_code, reason = "without std there is no unwinding"))]
+pub(super) enum End {
+    /// Its function is over.
+    Finished,
+    /// Its function is over and left a panic that is not ours.
+    Panicked(Panic),
+    /// It cannot be unwound.
+    StillSuspended,
+}
+
+pub(super) use imp::*;
+
+#[cfg(feature = "std")]
+mod imp {
+    use std::any::Any;
+    use std::panic::{self, AssertUnwindSafe};
+
+    use super::*;
+    use crate::coroutine::{entry, value};
+
+    /// What a panic carries.
+    pub(in crate::coroutine) type Panic = Box<dyn Any + Send>;
+
+    /// What the unwinding of a dropped coroutine carries.
+    struct Unwinding;
+
+    /// How often a coroutine may swallow its unwinding and suspend again before its stack is leaked.
+    const ATTEMPTS: usize = 100;
+
+    /// Whether this thread is panicking: one load of a global when no thread is.
+    #[inline(always)]
+    pub(in crate::coroutine) fn panicking() -> bool {
+        std::thread::panicking()
+    }
+
+    /// Runs a coroutine's function and keeps its panic.
+    #[inline(always)]
+    pub(in crate::coroutine) fn catch<Return>(f: impl FnOnce() -> Return) -> Result<Return, Panic> {
+        // The panic is raised again at the resumer, who sees the same broken invariants as after any call.
+        panic::catch_unwind(AssertUnwindSafe(f))
+    }
+
+    /// Raises a coroutine's panic again.
+    #[cold]
+    pub(in crate::coroutine) fn resume_panic(panic: Panic) -> ! {
+        panic::resume_unwind(panic)
+    }
+
+    /// Unwinds the running coroutine. Its panic hook is not run.
+    #[cold]
+    pub(in crate::coroutine) fn throw() -> ! {
+        panic::resume_unwind(Box::new(Unwinding))
+    }
+
+    /// Runs the destructors of a suspended coroutine.
+    ///
+    /// # Safety
+    ///
+    /// The context must be suspended in a `suspend` of a coroutine with these types, on a mapped stack, on this thread.
+    /// It must not be used again.
+    pub(in crate::coroutine) unsafe fn unwind<Yield, Return>(mut context: StackPointer) -> End {
+        if cfg!(panic = "abort") {
+            return End::StillSuspended;
+        }
+        for _ in 0..ATTEMPTS {
+            let signal = UNWIND | if panicking() { RESUMER_IS_PANICKING } else { 0 };
+            // SAFETY: the caller's promise; with `UNWIND` the word is not looked at.
+            let (word, next) = unsafe { arch::resume(context, Word::uninit(), signal) };
+            let Some(next) = next else {
+                // SAFETY: it has just ended, its stack is still mapped.
+                return match unsafe { entry::take_result::<Return>(word) } {
+                    Ok(value) => {
+                        drop(value);
+                        End::Finished
+                    }
+                    Err(panic) if panic.is::<Unwinding>() || panicking() => End::Finished,
+                    Err(panic) => End::Panicked(panic),
+                };
+            };
+            context = next;
+            // Its drop may panic; the caller then knows nothing of the context and leaks the stack.
+            // SAFETY: `suspend` sends an encoded `Yield`, which stays in place while suspended.
+            drop(unsafe { value::decode::<Yield>(word) });
+        }
+        End::StillSuspended
+    }
+}
+
+#[cfg(not(feature = "std"))]
+mod imp {
+    use super::*;
+
+    /// No panic is ever caught.
+    pub(in crate::coroutine) enum Panic {}
+
+    /// Not known without `std`.
+    #[inline(always)]
+    pub(in crate::coroutine) fn panicking() -> bool {
+        false
+    }
+
+    /// Runs a coroutine's function. A panic that unwinds meets the C frame of the entry function and aborts.
+    #[inline(always)]
+    pub(in crate::coroutine) fn catch<Return>(f: impl FnOnce() -> Return) -> Result<Return, Panic> {
+        Ok(f())
+    }
+
+    /// Cannot be called.
+    pub(in crate::coroutine) fn resume_panic(panic: Panic) -> ! {
+        match panic {}
+    }
+
+    /// Not reached: nobody sends `UNWIND`.
+    #[cold]
+    pub(in crate::coroutine) fn throw() -> ! {
+        panic!("a coroutine cannot be unwound without std")
+    }
+
+    /// There is no unwinding without `std`.
+    ///
+    /// # Safety
+    ///
+    /// None; the signature is that of the real one.
+    pub(in crate::coroutine) unsafe fn unwind<Yield, Return>(_: StackPointer) -> End {
+        End::StillSuspended
+    }
+}

@@ -1,0 +1,64 @@
+//! Stackful coroutines: functions that can be suspended anywhere, on stacks of their own.
+//!
+//! ```
+//! # fn main() -> Result<(), switchback::stack::Error> {
+//! use switchback::{Coroutine, Resumed, Yielder};
+//!
+//! let mut squares = Coroutine::new(|yielder: &Yielder<(), u32>, ()| {
+//!     for n in 1..=3 {
+//!         yielder.suspend(n * n);
+//!     }
+//!     "done"
+//! })?;
+//! assert_eq!(squares.resume(()), Resumed::Yielded(1));
+//! assert_eq!(squares.resume(()), Resumed::Yielded(4));
+//! assert_eq!(squares.resume(()), Resumed::Yielded(9));
+//! assert_eq!(squares.resume(()), Resumed::Returned("done"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Three floors, each of which knows only the ones below it:
+//!
+//! 1. the switch: inline assembly for x86_64, aarch64, arm, riscv64 and loongarch64 (private);
+//! 2. [`stack`]: memory for coroutines to run on, guarded against overflow;
+//! 3. [`Coroutine`] and [`Yielder`]: the switch made safe.
+//!
+//! A switch between a coroutine and its resumer allocates nothing, takes no lock, uses no atomic operation of its own
+//! and makes no system call.
+//!
+//! # Features
+//!
+//! - `std` (default): panics are caught in the coroutine and carried to the resumer; an unfinished coroutine is unwound
+//!   when it is dropped; [`stack::Mapped`] maps stacks from the operating system through `libc`, the only dependency.
+//!
+//! Without `std` the crate is `no_std` and has no dependency. The user brings the stacks, a panic inside a coroutine
+//! aborts, and an unfinished coroutine that is dropped is forgotten: its stack is never given back and the destructors
+//! of what lives there do not run.
+//!
+//! # What is preserved across a switch
+//!
+//! All registers that the platform's C ABI calls callee-saved, integer and floating point. The floating-point
+//! environment (rounding mode, exception masks and flags) belongs to the thread: a change made inside a coroutine is
+//! seen by its resumer, and the other way round.
+//!
+//! # Safety model
+//!
+//! A coroutine stays on the thread that created it: [`Coroutine`] is neither `Send` nor `Sync`. So no thread-local is
+//! ever seen from a second thread. It owns what it uses (`'static`), so forgetting one leaks memory and nothing else.
+//! From its first resume until its function has returned or unwound, its stack is neither freed nor moved nor reused.
+//!
+//! What remains for the user to know: a library that keeps a raw pointer to stack data in a thread-local across a user
+//! callback may see such callbacks end in another order than they began when they suspend.
+#![cfg_attr(not(feature = "std"), no_std)]
+
+mod arch;
+mod coroutine;
+pub mod stack;
+
+pub use coroutine::{Coroutine, Resumed, Yielder};
+
+/// What the target's ABI and compiler say about stacks.
+pub mod target {
+    pub use crate::arch::{RED_ZONE, STACK_ALIGNMENT, STACK_PROBES};
+}

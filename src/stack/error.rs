@@ -1,0 +1,108 @@
+//! What went wrong with a stack, in a sentence that names the limit and the remedy.
+
+use core::fmt;
+
+/// Why a stack could not be had or used.
+///
+/// Making and displaying one allocates nothing, so it can be reported when memory has run out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Error(Kind);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    TooSmall {
+        size: usize,
+        needed: usize,
+    },
+    TooLarge {
+        size: usize,
+    },
+    #[cfg(feature = "std")]
+    MappingLimit {
+        stacks: usize,
+        limit: usize,
+        size: usize,
+    },
+    #[cfg(feature = "std")]
+    AddressSpaceLimit {
+        limit: u64,
+        size: usize,
+    },
+    #[cfg(feature = "std")]
+    Refused {
+        call: &'static str,
+        errno: i32,
+        size: usize,
+    },
+}
+
+impl Error {
+    pub(crate) fn too_small(size: usize, needed: usize) -> Self {
+        Self(Kind::TooSmall { size, needed })
+    }
+
+    #[cfg_attr(not(feature = "std"), expect(dead_code, reason = "only a mapping can be too large"))]
+    pub(crate) fn too_large(size: usize) -> Self {
+        Self(Kind::TooLarge { size })
+    }
+}
+
+#[cfg(feature = "std")]
+impl Error {
+    /// The process holds as many mappings as the kernel allows.
+    pub(crate) fn mapping_limit(stacks: usize, limit: usize, size: usize) -> Self {
+        Self(Kind::MappingLimit { stacks, limit, size })
+    }
+
+    /// The process has reached its limit of address space.
+    pub(crate) fn address_space_limit(limit: u64, size: usize) -> Self {
+        Self(Kind::AddressSpaceLimit { limit, size })
+    }
+
+    /// A system call failed for a reason that only its error number tells.
+    pub(crate) fn refused(call: &'static str, errno: i32, size: usize) -> Self {
+        Self(Kind::Refused { call, errno, size })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Kind::TooSmall { size, needed } => {
+                write!(f, "a stack of {size} bytes is too small: this coroutine needs at least {needed}")
+            }
+            Kind::TooLarge { size } => write!(f, "a stack of {size} bytes exceeds the address space: ask for less"),
+            #[cfg(feature = "std")]
+            Kind::MappingLimit { stacks, limit, size } => write!(
+                f,
+                "no mapping left for a stack of {size} bytes: {stacks} stacks of two mappings each have used up the \
+                 {limit} that vm.max_map_count allows a process; raise it with `sysctl -w vm.max_map_count=N`"
+            ),
+            #[cfg(feature = "std")]
+            Kind::AddressSpaceLimit { limit, size } => write!(
+                f,
+                "no address space left for a stack of {size} bytes: the process may have {limit} bytes (RLIMIT_AS); \
+                 raise it with `ulimit -v` or ask for smaller stacks"
+            ),
+            #[cfg(feature = "std")]
+            Kind::Refused { call, errno, size } => {
+                let reason = std::io::Error::from_raw_os_error(errno);
+                write!(f, "{call} refused a stack of {size} bytes: {reason}; ask for less or end what holds memory")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+#[cfg(feature = "std")]
+impl From<Error> for std::io::Error {
+    /// Sizes that make no sense become `InvalidInput`, everything else `OutOfMemory`; the sentence is kept.
+    fn from(error: Error) -> Self {
+        let kind = match error.0 {
+            Kind::TooSmall { .. } | Kind::TooLarge { .. } => std::io::ErrorKind::InvalidInput,
+            _ => std::io::ErrorKind::OutOfMemory,
+        };
+        Self::new(kind, error)
+    }
+}
