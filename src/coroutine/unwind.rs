@@ -2,7 +2,7 @@
 //!
 //! A panic never crosses a switch: it is caught on the coroutine's stack and raised again on the resumer's.
 
-use crate::arch::{self, Signal, StackPointer, Word};
+use crate::arch::Signal;
 
 /// Signal: unwind instead of going on.
 pub(super) const UNWIND: Signal = 1;
@@ -27,7 +27,8 @@ mod imp {
     use std::any::Any;
     use std::panic::{self, AssertUnwindSafe};
 
-    use super::*;
+    use super::{End, RESUMER_IS_PANICKING, UNWIND};
+    use crate::arch::{self, StackPointer, Word};
     use crate::coroutine::{entry, value};
 
     /// What a panic carries.
@@ -100,7 +101,8 @@ mod imp {
 
 #[cfg(not(feature = "std"))]
 mod imp {
-    use super::*;
+    use super::End;
+    use crate::arch::StackPointer;
 
     /// No panic is ever caught.
     pub(in crate::coroutine) enum Panic {}
@@ -133,6 +135,7 @@ mod imp {
     /// # Safety
     ///
     /// None; the signature is that of the real one.
+    #[expect(clippy::extra_unused_type_parameters, reason = "the real one drops values of these types")]
     pub(in crate::coroutine) unsafe fn unwind<Yield, Return>(_: StackPointer) -> End {
         End::StillSuspended
     }

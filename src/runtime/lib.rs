@@ -1,0 +1,64 @@
+//! A runtime of stackful coroutines: code written for blocking I/O serves many thousands of connections at once.
+//!
+//! Each task is a coroutine with a stack of its own. What would block a thread (a read, a sleep, a join) parks the task
+//! instead, and the others run meanwhile. The names and shapes are the standard library's.
+//!
+//! ```
+//! use std::io::{self, Read, Write};
+//! use switchback_runtime::{self as rt, net::{TcpListener, TcpStream}};
+//!
+//! fn main() -> io::Result<()> {
+//!     rt::run(|| {
+//!         let listener = TcpListener::bind("127.0.0.1:0")?;
+//!         let address = listener.local_addr()?;
+//!
+//!         // A task per connection, each of them plain blocking-style code.
+//!         rt::spawn(move || {
+//!             for stream in listener.incoming().flatten() {
+//!                 rt::spawn(move || io::copy(&mut &stream, &mut &stream));
+//!             }
+//!         });
+//!
+//!         let mut client = TcpStream::connect(address)?;
+//!         client.write_all(b"echo")?;
+//!         let mut answer = [0; 4];
+//!         client.read_exact(&mut answer)?;
+//!         assert_eq!(&answer, b"echo");
+//!         Ok(())
+//!     })?
+//! }
+//! ```
+//!
+//! # How it behaves
+//!
+//! - A runtime has one worker: the thread that called [`run`]. For more threads, start more runtimes; sockets, handles
+//!   and [`Unparker`](task::Unparker)s may be moved between them.
+//! - Tasks are switched only where they wait (or yield). One that computes for long keeps the others waiting.
+//! - A task that has begun stays on its thread, so `thread_local!`, `Rc` and lock guards behave as in a thread.
+//! - Everything here works in plain threads too, where it blocks the thread as the standard library does.
+//! - A task that is unwinding never switches: a socket or a sleep used in a destructor during a panic blocks the worker.
+//! - What runs out (memory for stacks, mappings, descriptors) is an error of the call that needed it.
+//!
+//! # Rooms
+//!
+//! | module | what it is | what it knows |
+//! |---|---|---|
+//! | [`task`] | the task header, parking, join handles | the primitive crate |
+//! | `driver` | epoll, and poll for whoever cannot park | `task` |
+//! | `worker` | run queue, inbox, timers, stacks, the loop | `driver` and `task` |
+//! | the rest | [`run`], [`spawn`], [`net`], [`time`], [`signal`] | those above |
+#![deny(missing_docs, unsafe_op_in_unsafe_fn)]
+
+mod driver;
+mod metrics;
+pub mod net;
+mod runtime;
+pub mod signal;
+pub mod task;
+pub mod time;
+mod worker;
+
+pub use metrics::{Metrics, metrics};
+pub use runtime::{Builder, run, spawn};
+pub use task::handle::{JoinError, JoinHandle};
+pub use task::yield_now;

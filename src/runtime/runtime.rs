@@ -1,0 +1,264 @@
+//! Starting a runtime, and tasks in it.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use switchback::stack;
+
+use crate::task::Job;
+use crate::task::handle::{Call, JoinHandle, packet};
+use crate::worker::{self, Refusal, Worker};
+
+/// Runs `f` as the first task of a new runtime on the calling thread, and returns what it returns.
+///
+/// `f` may borrow from its surroundings, since it is over when this returns. When it is over, every task that is left
+/// is ended where it waits: its destructors run, as if the call it waits in had panicked, and whoever joins it, in
+/// another runtime or a plain thread, is told [`is_cancelled`](crate::JoinError::is_cancelled). So join the tasks whose
+/// work you want done. Destructors that run then may do I/O, sleep and so on, but they block the thread. They must not
+/// panic: as in any unwinding, Rust aborts the process then. A task that catches the unwinding ([`catch_unwind`]) and
+/// waits again is unwound again; if it does so a hundred times it is left where it is, and its stack leaked.
+///
+/// Several threads of a process may each run a runtime.
+///
+/// Costs two descriptors, some system calls and a stack.
+///
+/// # Errors
+///
+/// If this thread runs a runtime already or is panicking, if there are no descriptors for the driver, or no stack for
+/// `f`. In these cases `f` is dropped without having been called.
+///
+/// # Panics
+///
+/// If `f` panics, with its payload, after the other tasks have been ended.
+///
+/// # Examples
+///
+/// ```
+/// use switchback_runtime as rt;
+///
+/// # fn main() -> std::io::Result<()> {
+/// let words = ["one", "worker"];
+/// let length = rt::run(|| words.iter().map(|word| word.len()).sum::<usize>())?;
+/// assert_eq!(length, 9);
+/// # Ok(()) }
+/// ```
+pub fn run<F, T>(f: F) -> io::Result<T>
+where
+    F: FnOnce() -> T,
+{
+    Builder::new().run(f)
+}
+
+/// Starts a task. The handle waits for it and has its result; dropped, it leaves the task to itself.
+///
+/// The task begins when its turn comes, not now. It runs on the thread of this runtime, with the bounds of
+/// [`std::thread::spawn`] all the same. A stack of the default size is acquired when it begins; if there is none, the
+/// handle tells so. When the runtime is ending, `f` is dropped at once, and the handle says that it was cancelled.
+///
+/// Costs three allocations, and a stack when the task begins: some system calls, unless one is kept from a task that is
+/// over.
+///
+/// # Panics
+///
+/// Outside a runtime. [`Builder::spawn`] returns an error instead.
+///
+/// # Examples
+///
+/// ```
+/// use switchback_runtime as rt;
+///
+/// # fn main() -> std::io::Result<()> {
+/// rt::run(|| {
+///     let task = rt::spawn(|| -> u8 { panic!("as an error") });
+///     let error = task.join().unwrap_err();
+///     assert!(error.is_panic());
+///     assert_eq!(error.into_panic().downcast_ref(), Some(&"as an error"));
+/// })
+/// # }
+/// ```
+#[track_caller]
+pub fn spawn<F, T>(f: F) -> JoinHandle<T>
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    match Builder::new().spawn(f) {
+        Ok(handle) => handle,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A task with settings of its own, as [`std::thread::Builder`] is for threads.
+///
+/// # Examples
+///
+/// ```
+/// use switchback_runtime as rt;
+///
+/// # fn main() -> std::io::Result<()> {
+/// rt::run(|| {
+///     let deep = rt::Builder::new().name("deep".to_owned()).stack_size(1 << 20).spawn(|| {
+///         fn depth(n: u32) -> u32 { if n == 0 { 0 } else { 1 + std::hint::black_box(depth(n - 1)) } }
+///         depth(2_000)
+///     })?;
+///     assert_eq!(deep.join().unwrap(), 2_000);
+///     Ok(())
+/// })?
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Builder {
+    name: Option<Box<str>>,
+    stack_size: usize,
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder { name: None, stack_size: stack::DEFAULT_RESERVE }
+    }
+}
+
+impl Builder {
+    /// A task without a name, with a stack of the default size ([`switchback::stack::DEFAULT_RESERVE`]).
+    pub fn new() -> Builder {
+        Builder::default()
+    }
+
+    /// Names the task, for errors and [`task::name`](crate::task::name).
+    pub fn name(mut self, name: String) -> Builder {
+        self.name = Some(name.into_boxed_str());
+        self
+    }
+
+    /// How far the task's stack can grow, in bytes; rounded up to whole pages. Memory is used for what is touched only.
+    ///
+    /// A size that cannot be had is not noticed here, nor by [`spawn`](Builder::spawn), but when the task begins, and
+    /// told by its handle. Stacks of other than the default size are not kept for reuse.
+    pub fn stack_size(mut self, bytes: usize) -> Builder {
+        self.stack_size = bytes;
+        self
+    }
+
+    /// Starts the task, as [`spawn`] does.
+    ///
+    /// # Errors
+    ///
+    /// Outside a runtime; `f` is dropped.
+    pub fn spawn<F, T>(self, f: F) -> io::Result<JoinHandle<T>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let refused = match worker::admit(self.name, self.stack_size) {
+            Ok(admitted) => {
+                let (completer, handle) = packet(admitted.header().clone());
+                admitted.launch(Box::new(Call { function: f, completer }));
+                return Ok(handle);
+            }
+            Err(refused) => refused,
+        };
+        match refused {
+            Refusal::NoRuntime => {
+                Err(io::Error::other("no runtime runs on this thread: spawn inside `switchback_runtime::run`"))
+            }
+            // A completer that is dropped says "cancelled".
+            Refusal::Closing(header) => Ok(packet(header).1),
+            Refusal::NoMemory(header) => {
+                let (completer, handle) = packet(header);
+                completer.refuse_for_lack_of_memory();
+                Ok(handle)
+            }
+        }
+    }
+
+    /// Runs `f` as the first task of a new runtime, as [`run`] does, with these settings.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`].
+    ///
+    /// # Panics
+    ///
+    /// As [`run`].
+    pub fn run<F, T>(self, f: F) -> io::Result<T>
+    where
+        F: FnOnce() -> T,
+    {
+        let worker = Worker::new()?;
+        let over = Cell::new(false);
+        let mut outcome = None;
+        let ran = {
+            let _checked = MustBeOver(&over);
+            let root = Root { function: f, outcome: &mut outcome, _over: Over(&over) };
+            let root: Box<dyn Job + '_> = Box::new(root);
+            // SAFETY: only the lifetime changes, and nothing of `root` is used after the end of this block, however it
+            // is left: `_checked` makes sure that `root` is gone then. Its stack stays until it is (invariant 1), and
+            // it never leaves this thread (invariant 2).
+            let root = unsafe { std::mem::transmute::<Box<dyn Job + '_>, Box<dyn Job>>(root) };
+            worker.run(root, self.name, self.stack_size)
+        };
+        match outcome {
+            Some(Outcome::Returned(value)) => Ok(value),
+            Some(Outcome::Panicked(payload)) => resume_unwind(payload),
+            Some(Outcome::Refused(error)) => Err(error.into()),
+            None => Err(ran.err().unwrap_or_else(|| io::Error::other("the root task ended without a result"))),
+        }
+    }
+}
+
+/// The job of the first task.
+struct Root<'a, F, T> {
+    function: F,
+    outcome: &'a mut Option<Outcome<T>>,
+    /// Dropped after what may borrow.
+    _over: Over<'a>,
+}
+
+/// Notes, when dropped, that the first task is over: nothing that it borrowed is used any more.
+struct Over<'a>(&'a Cell<bool>);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}
+
+/// Ends the process, when dropped, if the first task is not over.
+///
+/// [`Worker::run`] sees to it that it is, so this is the last resort of two cases in which the driver has failed under
+/// a first task that cannot be unwound: panics abort anyway (`panic = "abort"`), or it has caught its unwinding and
+/// waited again, a hundred times. To return would leave it, or a thread that it lends to, with dangling borrows.
+struct MustBeOver<'a>(&'a Cell<bool>);
+
+impl Drop for MustBeOver<'_> {
+    fn drop(&mut self) {
+        if !self.0.get() {
+            eprintln!("the first task of a runtime could not be ended after its driver failed");
+            std::process::abort();
+        }
+    }
+}
+
+enum Outcome<T> {
+    Returned(T),
+    Panicked(Box<dyn Any + Send>),
+    Refused(stack::Error),
+}
+
+impl<F: FnOnce() -> T, T> Job for Root<'_, F, T> {
+    fn run(self: Box<Self>) {
+        let Root { function, outcome, _over } = *self;
+        *outcome = match catch_unwind(AssertUnwindSafe(function)) {
+            Ok(value) => Some(Outcome::Returned(value)),
+            // Only if the driver has failed: then the worker returns the error.
+            Err(payload) if crate::task::is_unwinding() => resume_unwind(payload),
+            Err(payload) => Some(Outcome::Panicked(payload)),
+        };
+    }
+
+    fn refuse(self: Box<Self>, error: stack::Error) {
+        *self.outcome = Some(Outcome::Refused(error));
+    }
+}
