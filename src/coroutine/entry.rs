@@ -49,10 +49,10 @@ where
         let top = stack.top().as_ptr();
         let start = top.sub(size_of::<Start<F, Return>>());
         let start = start.sub(start.addr() % align).cast::<Start<F, Return>>();
-        start.write(Start {
-            flags: Flags { resumer_is_panicking: Cell::new(false), drop_function: drop_function::<F, Return> },
-            slot: Slot { function: ManuallyDrop::new(f) },
-        });
+        // Field by field: a large function is not copied once more.
+        (&raw mut (*start).flags)
+            .write(Flags { resumer_is_panicking: Cell::new(false), drop_function: drop_function::<F, Return> });
+        (&raw mut (*start).slot).cast::<F>().write(f);
         Ok(arch::prepare(start.cast(), entry::<Input, Yield, Return, F>, start.cast()))
     }
 }

@@ -26,7 +26,7 @@ use crate::worker::{self, Refusal, Worker};
 ///
 /// # Errors
 ///
-/// If this thread runs a runtime already or is panicking, if there are no descriptors for the driver, or no stack for
+/// If this thread runs a runtime already, is panicking, or runs a coroutine just now, if there are no descriptors for the driver, or no stack for
 /// `f`. In these cases `f` is dropped without having been called.
 ///
 /// # Panics
@@ -186,6 +186,13 @@ impl Builder {
     where
         F: FnOnce() -> T,
     {
+        // The worker and its tasks are found through thread-locals. A coroutine around them could be suspended by a task
+        // and leave those behind for whoever resumed it, who would then wait in the name of a task that is not running.
+        if !stack::is_the_threads() {
+            return Err(io::Error::other(
+                "a runtime cannot run inside a coroutine: run it on the thread's own stack, with the coroutine inside",
+            ));
+        }
         let worker = Worker::new()?;
         let over = Cell::new(false);
         let mut outcome = None;

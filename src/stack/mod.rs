@@ -54,3 +54,27 @@ pub unsafe trait Stack {
     /// The address of the lowest byte.
     fn limit(&self) -> NonNull<u8>;
 }
+
+/// Whether the caller runs on the stack that the system gave its thread, rather than on a coroutine's.
+///
+/// For code that must not be suspended by a coroutine around it, because it leaves something behind in a thread-local
+/// while it runs: such code can refuse to start. The answer is no as well if the system does not say where the thread's
+/// stack lies.
+///
+/// Not for hot paths: glibc reads `/proc/self/maps` to answer for the main thread.
+///
+/// ```
+/// # fn main() -> Result<(), switchback::stack::Error> {
+/// use switchback::{Coroutine, Resumed, Yielder, stack};
+///
+/// assert!(stack::is_the_threads());
+/// let mut inside = Coroutine::new(|_: &Yielder<(), ()>, ()| stack::is_the_threads())?;
+/// assert_eq!(inside.resume(()), Resumed::Returned(false));
+/// # Ok(())
+/// # }
+/// ```
+#[cfg(feature = "std")]
+pub fn is_the_threads() -> bool {
+    let here = 0_u8;
+    system::thread_stack().is_some_and(|stack| stack.contains(&(&raw const here).addr()))
+}

@@ -63,6 +63,29 @@ pub(super) unsafe fn release(base: NonNull<u8>, size: usize) {
     RESERVATIONS.fetch_sub(1, Ordering::Relaxed);
 }
 
+/// The stack that the system gave the calling thread, from its lowest byte to above its highest; None if it cannot say.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn thread_stack() -> Option<core::ops::Range<usize>> {
+    let mut attributes = core::mem::MaybeUninit::uninit();
+    let mut base = ptr::null_mut();
+    let mut size = 0;
+    // SAFETY: the first call initialises the attributes unless it fails, the others take what it initialised.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
+            return None;
+        }
+        let answer = libc::pthread_attr_getstack(attributes.as_ptr(), &mut base, &mut size);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        (answer == 0).then(|| base.addr()..base.addr() + size)
+    }
+}
+
+/// Not known how to ask here yet.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn thread_stack() -> Option<core::ops::Range<usize>> {
+    None
+}
+
 /// Linux keeps huge pages off a mapping with this flag (since 6.7).
 fn stack_flag() -> libc::c_int {
     if cfg!(target_os = "linux") { libc::MAP_STACK } else { 0 }

@@ -125,10 +125,9 @@ impl Driver {
             let error = io::Error::from(error);
             io::Error::new(error.kind(), format!("the runtime cannot have {what}: {error}{remedy}"))
         };
-        let epoll =
-            epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| failed("an epoll descriptor", error))?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| failed("an eventfd", error))?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(|error| failed("an epoll descriptor", error))?;
+        let wake =
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| failed("an eventfd", error))?;
         // Edge-triggered, so the count need never be read: each write is an edge of its own.
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN | epoll::EventFlags::ET)
             .map_err(|error| failed("its wake-up watched", error))?;
@@ -288,5 +287,49 @@ impl Waker {
     pub(crate) fn wake(&self) {
         // It fails only if the count is full, in which case a wake-up is on its way.
         let _ = rustix::io::write(self.eventfd.as_fd(), &1_u64.to_ne_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::driver::{CURRENT, Source};
+
+    #[test]
+    fn a_stale_event_does_not_find_the_place_of_another_descriptor() {
+        let driver = Driver::new().unwrap();
+        let (first, second) = UnixStream::pair().unwrap();
+        let old = driver.register(first.as_fd()).unwrap();
+        let stale = old.token();
+        old.end(first.as_fd());
+        let new = driver.register(second.as_fd()).unwrap().token();
+        assert_eq!(stale.index, new.index, "the place was not used again");
+        let mut table = driver.shared.lock();
+        assert!(table.get(stale).is_none());
+        assert!(table.get(new).is_some());
+        assert!(table.get(Token::from_word(new.to_word())).is_some());
+    }
+
+    #[test]
+    fn a_wait_leaves_no_waiter_behind_and_forgetting_leaves_no_place() {
+        crate::run(|| {
+            let driver = CURRENT.with_borrow(Option::clone).unwrap();
+            let (near, _far) = UnixStream::pair().unwrap();
+            let mut source = Source::default();
+            let soon = Some(Instant::now() + Duration::from_millis(2));
+            let error = source.wait(near.as_fd(), Direction::Read, soon).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            source.wait(near.as_fd(), Direction::Write, None).unwrap();
+            let waiters = || -> Vec<usize> {
+                let table = driver.shared.lock();
+                table.places.iter().map(|(_, place)| place.readers.len() + place.writers.len()).collect()
+            };
+            assert_eq!(waiters(), [0]);
+            source.forget(near.as_fd());
+            assert_eq!(waiters(), []);
+        })
+        .unwrap();
     }
 }

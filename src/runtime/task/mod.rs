@@ -1,18 +1,41 @@
-//! Tasks: what a coroutine is to the runtime, how it waits and how others wait for it.
+//! The task that is running, and how it waits: [`park`] and [`Unparker`], on which everything that waits is built.
 //!
-//! This room knows the primitive crate only. A worker is to it a [`Scheduler`]: somebody who runs a task whose word
-//! says that it may go on. In reading order:
+//! The rules are those of [`std::thread::park`]: there is one token; `unpark` puts it there, `park` takes it or waits
+//! for it. A park may also end without cause, and the token may be taken by any other call of the same task that waits
+//! (a sleep, a read): so who parks keeps a condition somewhere, and checks it before each park.
 //!
-//! - [`header`]: what others may touch of a task, kept off its stack (invariant 3);
-//! - this file: the part that runs on the task's own stack, and "which task is this?";
-//! - [`park`]: the one way to wait, for tasks and plain threads alike;
-//! - [`handle`]: the result of a task and who waits for it.
+//! ```
+//! use std::sync::atomic::{AtomicBool, Ordering};
+//! use switchback_runtime::{self as rt, task::{Unparker, park}};
 //!
-//! # Where a task may not switch
+//! # fn main() -> std::io::Result<()> {
+//! rt::run(|| {
+//!     static RIPE: AtomicBool = AtomicBool::new(false);
+//!     let me = Unparker::current();
+//!     std::thread::spawn(move || {
+//!         RIPE.store(true, Ordering::Release);
+//!         me.unpark();
+//!     });
+//!     while !RIPE.load(Ordering::Acquire) {
+//!         park();
+//!     }
+//! })
+//! # }
+//! ```
 //!
-//! A task that is unwinding (it panics, or its runtime is ending and its destructors run) must not switch, because
-//! the count of panics belongs to the thread and would be seen by every other task (invariant 5). What such a task
-//! calls still works, but it blocks the thread as in a plain program: [`can_suspend`] is where that is decided.
+//! A task that is unwinding (it panics, or its runtime is ending and its destructors run) must not switch, because the
+//! count of panics belongs to the thread and every other task would see it. What such a task calls still works, but it
+//! blocks the thread as in a plain program.
+
+// This room knows the primitive crate only. A worker is to it a `Scheduler`: somebody who runs a task whose word says
+// that it may go on. In reading order:
+//
+// - `header`: what others may touch of a task, kept off its stack (invariant 3);
+// - this file: the part that lies on the task's own stack, and "which task is this?";
+// - `park`: the one way to wait, for tasks and plain threads alike;
+// - `handle`: the result of a task and who waits for it.
+//
+// `can_suspend` decides who may switch and who has to block (invariant 5).
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -1,27 +1,4 @@
 //! The neck of the hourglass: whatever waits, waits here, and is woken from any thread through an [`Unparker`].
-//!
-//! The rules are those of [`std::thread::park`]: there is one token; `unpark` puts it there, `park` takes it or waits
-//! for it. A park may also end without cause, and the token may be taken by any other call of the same task that waits
-//! (a sleep, a read): so who parks keeps a condition somewhere, and checks it before each park.
-//!
-//! ```
-//! use std::sync::atomic::{AtomicBool, Ordering};
-//! use switchback_runtime::{self as rt, task::{Unparker, park}};
-//!
-//! # fn main() -> std::io::Result<()> {
-//! rt::run(|| {
-//!     static RIPE: AtomicBool = AtomicBool::new(false);
-//!     let me = Unparker::current();
-//!     std::thread::spawn(move || {
-//!         RIPE.store(true, Ordering::Release);
-//!         me.unpark();
-//!     });
-//!     while !RIPE.load(Ordering::Acquire) {
-//!         park();
-//!     }
-//! })
-//! # }
-//! ```
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,7 +10,7 @@ use super::{Current, Header, Suspended, can_suspend, with_current};
 /// Waits until somebody calls [`Unparker::unpark`] for this task or thread, or has done so since it last waited.
 ///
 /// In a task, the other tasks of the worker run meanwhile. A plain thread blocks, and so does a task that is
-/// unwinding. May return early; see the [module](self).
+/// unwinding. May return early; see the [module](super).
 ///
 /// Costs two switches and three atomic operations in a task; nothing is allocated.
 pub fn park() {

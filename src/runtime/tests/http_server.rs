@@ -196,7 +196,8 @@ impl Client {
         let head = String::from_utf8(head).unwrap();
         let mut lines = head.trim_end().split("\r\n");
         let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap();
-        let fields = lines.map(|line| line.split_once(": ").unwrap()).map(|(n, v)| (n.to_lowercase(), v.into())).collect();
+        let fields =
+            lines.map(|line| line.split_once(": ").unwrap()).map(|(n, v)| (n.to_lowercase(), v.into())).collect();
         let mut answer = Answer { status, fields, body: Vec::new() };
         if method != "HEAD" && status != 304 && status != 100 {
             answer.body = vec![0; answer.field("content-length").unwrap().parse().unwrap()];
@@ -270,9 +271,8 @@ fn head_answers_with_the_fields_of_get_and_without_its_body() {
     for target in ["/", "/hello.txt", "/large.bin", "/huge.bin", "/names/", "/names", "/missing", "/..", "/status"] {
         let [get, head] = ["GET", "HEAD"].map(|method| server.ask(method, target, "Range: bytes=x\r\n"));
         assert_eq!(get.status, head.status, "{target}");
-        let without_date = |answer: &Answer| {
-            answer.fields.iter().filter(|(name, _)| name != "date").cloned().collect::<Vec<_>>()
-        };
+        let without_date =
+            |answer: &Answer| answer.fields.iter().filter(|(name, _)| name != "date").cloned().collect::<Vec<_>>();
         assert_eq!(without_date(&get), without_date(&head), "{target}");
         assert!(!get.body.is_empty(), "{target}");
     }
@@ -465,7 +465,9 @@ fn a_range_outside_the_file_is_416_and_says_how_long_the_file_is() {
 #[test]
 fn what_is_not_one_range_of_bytes_gets_the_whole_file() {
     let server = Running::start();
-    for range in ["bytes=0-1,3-4", "bytes=5-3", "bytes=a-b", "bytes=-", "bytes=--1", "bytes=1", "lines=0-1", "bytes 0-1", ""] {
+    for range in
+        ["bytes=0-1,3-4", "bytes=5-3", "bytes=a-b", "bytes=-", "bytes=--1", "bytes=1", "lines=0-1", "bytes 0-1", ""]
+    {
         let answer = server.ask("GET", "/hello.txt", &format!("Range: {range}\r\n"));
         assert_eq!((answer.status, answer.text().as_str()), (200, "hello, world"), "{range}");
     }
@@ -658,7 +660,8 @@ fn a_client_that_expects_to_be_told_to_continue_is_told() {
     client.send("GET /hello.txt HTTP/1.1\r\nHost: here\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(client.answer_to("GET").status, 200);
 
-    let refused = server.refusal_of("PUT /x HTTP/1.1\r\nHost: here\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
+    let refused =
+        server.refusal_of("PUT /x HTTP/1.1\r\nHost: here\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n");
     assert_eq!(refused.status, 405);
     let refused = server.refusal_of("GET / HTTP/1.1\r\nHost: here\r\nExpect: miracles\r\n\r\n");
     assert_eq!(refused.status, 417);
@@ -727,9 +730,16 @@ fn a_body_that_could_be_delimited_in_two_ways_is_refused() {
 #[test]
 fn methods_that_are_not_served_are_told_from_those_that_do_not_exist() {
     let server = Running::start();
-    for (method, status) in
-        [("POST", 405), ("PUT", 405), ("DELETE", 405), ("OPTIONS", 405), ("TRACE", 405), ("PATCH", 405), ("BREW", 501), ("get", 501)]
-    {
+    for (method, status) in [
+        ("POST", 405),
+        ("PUT", 405),
+        ("DELETE", 405),
+        ("OPTIONS", 405),
+        ("TRACE", 405),
+        ("PATCH", 405),
+        ("BREW", 501),
+        ("get", 501),
+    ] {
         let answer = server.ask(method, "/hello.txt", "");
         assert_eq!(answer.status, status, "{method}");
         assert_eq!(answer.field("allow"), (status == 405).then_some("GET, HEAD"), "{method}");
@@ -743,7 +753,12 @@ fn methods_that_are_not_served_are_told_from_those_that_do_not_exist() {
 #[test]
 fn other_versions_of_http_are_505() {
     let server = Running::start();
-    for line in ["GET / HTTP/2.0\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/0.9\r\n\r\n", "GET / HTTP/1.2\r\nHost: here\r\n\r\n"] {
+    for line in [
+        "GET / HTTP/2.0\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET / HTTP/0.9\r\n\r\n",
+        "GET / HTTP/1.2\r\nHost: here\r\n\r\n",
+    ] {
         assert_eq!(server.refusal_of(line).status, 505, "{line:?}");
     }
 }
@@ -760,7 +775,9 @@ fn a_head_up_to_the_limit_is_served_and_one_over_it_is_431() {
     // The client sees the answer although most of what it sent was never read.
     assert_eq!(server.refusal_of(head_of(1024 * 1024)).status, 431);
 
-    let fields = |count: usize| format!("GET /hello.txt HTTP/1.1\r\nHost: here\r\nConnection: close\r\n{}\r\n", "X: y\r\n".repeat(count - 2));
+    let fields = |count: usize| {
+        format!("GET /hello.txt HTTP/1.1\r\nHost: here\r\nConnection: close\r\n{}\r\n", "X: y\r\n".repeat(count - 2))
+    };
     assert_eq!(server.refusal_of(fields(100)).status, 200);
     assert_eq!(server.refusal_of(fields(101)).status, 431);
 }
@@ -796,7 +813,7 @@ fn a_head_that_trickles_in_is_408_at_its_deadline() {
     // Were each byte to begin the time anew, this would go on until the head is over its limit.
     while client.0.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
         assert!(start.elapsed() < HANG, "the server waits for ever");
-        client.send("\n");
+        client.send("x");
     }
     client.0.set_read_timeout(Some(HANG)).unwrap();
     assert_eq!(client.answer_to("GET").status, 408);
@@ -901,7 +918,7 @@ fn out_of_descriptors_new_connections_wait_and_open_ones_go_on() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
 
     let usual = getrlimit(Resource::Nofile);
-    let mut none = usual.clone();
+    let mut none = usual;
     none.current = Some(3);
     setrlimit(Resource::Nofile, none).unwrap();
     socket.connect(&server.addr.into()).unwrap();
@@ -1038,7 +1055,9 @@ fn stopping_finishes_open_answers_and_closes_unused_connections() {
     }
     drop(busy);
     let stopped = server.stop();
-    assert_eq!((stopped.finished, stopped.cut_off), (2, 0));
+    // One that has asked for the status may not be gone yet, and is waited for too.
+    assert!(stopped.finished >= 2, "{stopped:?}");
+    assert_eq!(stopped.cut_off, 0);
 }
 
 #[test]

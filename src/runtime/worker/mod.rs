@@ -249,9 +249,10 @@ impl Local {
         if !self.shared.inbox.fall_asleep() {
             return Ok(());
         }
-        let timeout = self.timers.borrow().next().map_or(LONGEST_SLEEP, |deadline| {
-            deadline.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP)
-        });
+        let timeout =
+            self.timers.borrow().next().map_or(LONGEST_SLEEP, |deadline| {
+                deadline.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP)
+            });
         let polled = driver.poll(events, timeout);
         self.shared.inbox.wake_up();
         polled
@@ -293,10 +294,14 @@ impl Worker {
     /// If it is one already, if it is panicking, or if the system has no descriptors for the driver.
     pub(crate) fn new() -> io::Result<Worker> {
         if with_local(|_| ()).is_some() {
-            return Err(io::Error::other("a runtime runs on this thread already: spawn a task instead of nesting `run`"));
+            return Err(io::Error::other(
+                "a runtime runs on this thread already: spawn a task instead of nesting `run`",
+            ));
         }
         if std::thread::panicking() {
-            return Err(io::Error::other("a runtime cannot run while its thread is panicking: its tasks could not switch"));
+            return Err(io::Error::other(
+                "a runtime cannot run while its thread is panicking: its tasks could not switch",
+            ));
         }
         let driver = Driver::new()?;
         let shared = Shared { inbox: Inbox::default(), waker: driver.waker(), thread: std::thread::current() };

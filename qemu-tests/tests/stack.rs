@@ -1,0 +1,217 @@
+//! Stacks: usable to the last byte, guarded below, given back, and refused with a sentence that names the limit.
+
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
+
+use qemu_tests::in_a_child;
+use switchback::stack::{Borrowed, DEFAULT_RESERVE, Mapped, Stack, guard_size};
+use switchback::{Coroutine, Resumed, Yielder, target};
+
+fn page_size() -> usize {
+    // SAFETY: no preconditions.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("a page size")
+}
+
+#[test]
+fn every_byte_of_a_mapped_stack_can_be_written() {
+    for reserve in [1, page_size(), page_size() + 1, 100_000, DEFAULT_RESERVE] {
+        let stack = Mapped::new(reserve).expect("a stack");
+        let (limit, top) = (stack.limit(), stack.top());
+        let size = top.addr().get() - limit.addr().get();
+        assert_eq!(size, reserve.next_multiple_of(page_size()));
+        assert_eq!(stack.reserve(), size);
+        // SAFETY: the stack's memory, which nobody else uses.
+        unsafe {
+            limit.write_bytes(0xa5, size);
+            assert_eq!(top.sub(1).read(), 0xa5);
+        }
+    }
+}
+
+#[test]
+fn a_size_that_makes_no_sense_is_refused() {
+    assert!(Mapped::new(0).is_err());
+    for reserve in [usize::MAX, usize::MAX / 2, isize::MAX as usize] {
+        let error = Mapped::new(reserve).expect_err("it exceeds the address space");
+        assert!(error.to_string().contains("exceeds the address space"), "{error}");
+    }
+    // It could be a size, but a quarter of all addresses is not to be had often.
+    let mut stacks = Vec::new();
+    let error = loop {
+        match Mapped::new(usize::MAX / 4) {
+            Ok(stack) => stacks.push(stack),
+            Err(error) => break error,
+        }
+    };
+    assert!(stacks.len() <= 4);
+    assert!(std::io::Error::from(error).kind() == std::io::ErrorKind::OutOfMemory, "{error}");
+}
+
+#[test]
+fn a_dropped_stack_gives_its_mapping_back() {
+    // Far more in turn than fit at once, on 32-bit machines and on those with 47 bits.
+    let reserve = if cfg!(target_pointer_width = "32") { 512 << 20 } else { 1 << 40 };
+    for _ in 0..300 {
+        let mut coroutine = Coroutine::with_stack(
+            Mapped::new(reserve).expect("address space comes back"),
+            |yielder: &Yielder<(), ()>, ()| yielder.suspend(()),
+        )
+        .expect("it fits");
+        assert_eq!(coroutine.resume(()), Resumed::Yielded(()));
+    }
+}
+
+#[inline(never)]
+fn recurse(depth: usize) -> usize {
+    let frame = black_box([depth; 16]);
+    if depth == usize::MAX { 0 } else { recurse(depth + 1) + frame[depth % 16] }
+}
+
+/// One frame larger than the stack and the smallest guard. Its bottom is written first, if the compiler lets it.
+#[inline(never)]
+fn one_huge_frame() -> u8 {
+    let mut frame = MaybeUninit::<[u8; DEFAULT_RESERVE + 32 * 1024]>::uninit();
+    let bottom = black_box(frame.as_mut_ptr().cast::<u8>());
+    // SAFETY: within the array.
+    unsafe {
+        bottom.write_volatile(1);
+        bottom.read_volatile()
+    }
+}
+
+fn dies_of_overflow(test: &str, overflow: fn()) {
+    let Some(child) = in_a_child(test, || {
+        // A neighbour below the guard that an overflow must not reach.
+        let _neighbours: Vec<_> = (0..4).map(|_| Mapped::new(DEFAULT_RESERVE).expect("a stack")).collect();
+        let mut coroutine = Coroutine::new(move |_: &Yielder<(), ()>, ()| overflow()).expect("a stack");
+        let _ = coroutine.resume(());
+        println!("survived");
+    }) else {
+        return;
+    };
+    assert!(!String::from_utf8_lossy(&child.stdout).contains("survived"));
+    assert!(died_of(&child.status, &[libc::SIGSEGV, libc::SIGBUS]), "{child:?}");
+}
+
+/// Whether one of these signals ended the process, or QEMU on its behalf.
+fn died_of(status: &std::process::ExitStatus, signals: &[i32]) -> bool {
+    use std::os::unix::process::ExitStatusExt;
+    status.signal().is_some_and(|signal| signals.contains(&signal))
+}
+
+#[test]
+fn an_overflow_by_recursion_faults_in_the_guard() {
+    dies_of_overflow("an_overflow_by_recursion_faults_in_the_guard", || {
+        black_box(recurse(0));
+    });
+}
+
+#[test]
+fn an_overflow_by_one_huge_frame_faults_in_the_guard() {
+    dies_of_overflow("an_overflow_by_one_huge_frame_faults_in_the_guard", || {
+        black_box(one_huge_frame());
+    });
+}
+
+#[test]
+fn every_page_from_the_guard_down_is_out_of_reach_and_every_page_above_it_is_not() {
+    let stack = Mapped::new(4 * page_size()).expect("a stack");
+    let limit = stack.limit().as_ptr();
+    let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
+    // The kernel reads the byte for us and answers EFAULT where we would have died.
+    let mut readable = |address: *mut u8| {
+        // SAFETY: nothing is written to memory; the kernel checks the address it reads from.
+        match unsafe { libc::write(writer.as_raw_fd(), address.cast(), 1) } {
+            1 => true,
+            _ => {
+                assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EFAULT));
+                false
+            }
+        }
+    };
+    for offset in (1..=guard_size()).step_by(page_size()) {
+        assert!(!readable(limit.wrapping_sub(offset)), "{offset} bytes below the limit");
+    }
+    for offset in (0..stack.reserve()).step_by(page_size()) {
+        assert!(readable(limit.wrapping_add(offset)), "{offset} bytes above the limit");
+    }
+    writer.write_all(b"x").expect("the pipe works");
+    reader.read_exact(&mut [0; 5]).expect("four bytes of the stack and one of ours");
+}
+
+#[test]
+fn the_guard_is_large_enough_for_a_target_without_stack_probes() {
+    assert!(guard_size() >= page_size());
+    assert!(guard_size().is_multiple_of(page_size()));
+    assert!(target::STACK_PROBES || guard_size() >= 64 * 1024);
+}
+
+#[test]
+fn the_address_space_limit_is_named_when_it_is_met() {
+    let Some(child) = in_a_child("the_address_space_limit_is_named_when_it_is_met", || {
+        // Room for what runs already and a little more.
+        let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
+        // SAFETY: the pointer is to a live value.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+        let error = Mapped::new(64 << 20).expect_err("there is no room");
+        println!("refused: {error}");
+    }) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(said.contains("refused: no address space left for a stack of"), "{child:?}");
+    assert!(said.contains("RLIMIT_AS"), "{said}");
+}
+
+#[test]
+fn the_mapping_limit_is_named_when_it_is_met() {
+    let mut stacks = Vec::new();
+    let error = loop {
+        match Mapped::new(page_size()) {
+            Ok(stack) => stacks.push(stack),
+            Err(error) => break error,
+        }
+        if stacks.len() > 100_000 {
+            // A system tuned for more mappings than this test wants to make.
+            return;
+        }
+    };
+    // Everything that exists goes on, and one given back is one that can be had.
+    stacks.pop();
+    let mut coroutine =
+        Coroutine::with_stack(Mapped::new(page_size()).expect("one was given back"), |_: &Yielder<(), ()>, ()| 1)
+            .expect("it fits");
+    assert_eq!(coroutine.resume(()), Resumed::Returned(1));
+    drop((coroutine, stacks));
+    let message = error.to_string();
+    assert!(message.contains("vm.max_map_count"), "{message}");
+}
+
+#[test]
+fn a_coroutine_runs_on_memory_of_its_creators() {
+    let memory = Box::leak(vec![0_u8; 64 * 1024 + 7].into_boxed_slice());
+    // Misaligned at both ends.
+    // SAFETY: the coroutine needs far less.
+    let stack = unsafe { Borrowed::new(&mut memory[3..]) }.expect("room between the aligned ends");
+    assert!(stack.top().addr().get().is_multiple_of(target::STACK_ALIGNMENT));
+    let mut coroutine =
+        Coroutine::with_stack(stack, |yielder: &Yielder<u32, u32>, n| yielder.suspend(n + 1)).expect("it fits");
+    assert_eq!(coroutine.resume(1), Resumed::Yielded(2));
+    assert_eq!(coroutine.resume(3), Resumed::Returned(3));
+}
+
+#[test]
+fn memory_without_room_for_a_stack_is_refused() {
+    for size in [0, 1, 15] {
+        let memory = Box::leak(vec![0_u8; size].into_boxed_slice());
+        // SAFETY: nothing runs on it.
+        assert!(unsafe { Borrowed::new(memory) }.is_err_and(|error| error.to_string().contains("too small")));
+    }
+    let memory = Box::leak(vec![0_u8; 512].into_boxed_slice());
+    // SAFETY: nothing runs on it.
+    let stack = unsafe { Borrowed::new(memory) }.expect("room between the aligned ends");
+    let error = Coroutine::with_stack(stack, |_: &Yielder<(), ()>, ()| ()).expect_err("too small for a coroutine");
+    assert!(error.to_string().contains("too small"), "{error}");
+}
