@@ -11,7 +11,7 @@ use switchback_benches::OURS;
 const RESERVE: usize = 256 * 1024;
 
 fn main() {
-    switchback_benches::run(env!("CARGO_TARGET_TMPDIR"), &[resume_and_suspend, live_and_die, live_and_die_fresh]);
+    switchback_benches::run(env!("CARGO_TARGET_TMPDIR"), &[resume_and_suspend, ring, live_and_die, live_and_die_fresh]);
 }
 
 /// One resume and the suspend that answers it, a word each way.
@@ -37,6 +37,51 @@ fn resume_and_suspend(criterion: &mut Criterion) {
         bencher.iter(|| coroutine.resume(black_box(1)));
     });
     group.finish();
+}
+
+/// One resume and suspend of another coroutine each time, around a ring: what caches and branch predictors make of it.
+fn ring(criterion: &mut Criterion) {
+    for count in [10, 1_000] {
+        let mut group = criterion.benchmark_group(format!("ring of {count}"));
+        group.bench_function(OURS, |bencher| {
+            let mut ring: Vec<_> = (0..count)
+                .map(|_| {
+                    let stack = Mapped::new(RESERVE).expect("a stack");
+                    switchback::Coroutine::with_stack(stack, |yielder: &switchback::Yielder<usize, usize>, mut word| {
+                        loop {
+                            word = yielder.suspend(word);
+                        }
+                        #[expect(unreachable_code, reason = "gives the closure its return type")]
+                        ()
+                    })
+                    .expect("it fits")
+                })
+                .collect();
+            let mut next = 0;
+            bencher.iter(|| {
+                next = if next + 1 == count { 0 } else { next + 1 };
+                ring[next].resume(black_box(1))
+            });
+        });
+        group.bench_function("corosensei", |bencher| {
+            let mut ring: Vec<_> = (0..count)
+                .map(|_| {
+                    let stack = DefaultStack::new(RESERVE).expect("a stack");
+                    corosensei::Coroutine::<usize, usize, (), DefaultStack>::with_stack(stack, |yielder, mut word| {
+                        loop {
+                            word = yielder.suspend(word);
+                        }
+                    })
+                })
+                .collect();
+            let mut next = 0;
+            bencher.iter(|| {
+                next = if next + 1 == count { 0 } else { next + 1 };
+                ring[next].resume(black_box(1))
+            });
+        });
+        group.finish();
+    }
 }
 
 /// A coroutine created, run to its end and dropped, on a stack that is used again and again.

@@ -4,10 +4,11 @@ use std::array;
 use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
 use std::hint::black_box;
+use std::os::unix::process::ExitStatusExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 
-use qemu_tests::emulated;
+use qemu_tests::{emulated, in_a_child};
 use switchback::stack::Mapped;
 use switchback::{Coroutine, Resumed, Yielder};
 
@@ -324,6 +325,24 @@ fn the_whole_of_the_stack_can_be_used() {
     let mut coroutine =
         Coroutine::with_stack(stack, |_: &Yielder<(), ()>, ()| descend(200)).expect("a small closure fits");
     assert_eq!(coroutine.resume(()), Resumed::Returned(201));
+}
+
+/// Frames small enough that none jumps over the guard, in number more than any stack has room for.
+#[test]
+fn an_overflow_hits_the_guard_and_ends_the_process() {
+    #[expect(unconditional_recursion, reason = "it is to overflow the stack")]
+    fn descend(depth: usize) -> usize {
+        let page = black_box([depth as u8; 1024]);
+        descend(depth + 1) + usize::from(black_box(page)[depth % 1024])
+    }
+
+    let child = in_a_child("an_overflow_hits_the_guard_and_ends_the_process", || {
+        let mut coroutine = coroutine(|_: &Yielder<(), ()>, ()| descend(0));
+        coroutine.resume(());
+    });
+    let Some(child) = child else { return };
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.signal().is_some(), "{}: {said}", child.status);
 }
 
 #[test]

@@ -113,3 +113,31 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
 }
+
+/// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.
+///
+/// An ordinary call to its caller; backtraces lead through it.
+///
+/// # Safety
+///
+/// `top` must be a multiple of [`STACK_ALIGNMENT`], with enough unused stack below it. The function must not unwind.
+#[unsafe(naked)]
+pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*mut ()), top: *mut u8) {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_signal_frame",
+        "stp x29, x30, [sp, #-16]!",
+        ".cfi_def_cfa sp, 16",
+        ".cfi_offset x29, -16",
+        ".cfi_offset x30, -8",
+        "mov x29, sp",
+        ".cfi_def_cfa_register x29",
+        "mov sp, x2",
+        "blr x1",
+        "mov sp, x29",
+        ".cfi_def_cfa_register sp",
+        "ldp x29, x30, [sp], #16",
+        "ret",
+        ".cfi_endproc",
+    )
+}

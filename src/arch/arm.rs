@@ -111,3 +111,26 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
 }
+
+/// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.
+///
+/// An ordinary call to its caller; backtraces lead through it.
+///
+/// # Safety
+///
+/// `top` must be a multiple of [`STACK_ALIGNMENT`], with enough unused stack below it. The function must not unwind.
+#[unsafe(naked)]
+pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*mut ()), top: *mut u8) {
+    naked_asm!(
+        ".fnstart",
+        ".save {{r11, lr}}",
+        "push {{r11, lr}}",
+        ".setfp r11, sp",
+        "mov r11, sp",
+        "mov sp, r2",
+        "blx r1",
+        "mov sp, r11",
+        "pop {{r11, pc}}",
+        ".fnend",
+    )
+}

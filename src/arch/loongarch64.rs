@@ -121,3 +121,35 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
 }
+
+/// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.
+///
+/// An ordinary call to its caller; backtraces lead through it.
+///
+/// # Safety
+///
+/// `top` must be a multiple of [`STACK_ALIGNMENT`], with enough unused stack below it. The function must not unwind.
+#[unsafe(naked)]
+pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*mut ()), top: *mut u8) {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_signal_frame",
+        "addi.d $sp, $sp, -16",
+        ".cfi_def_cfa 3, 16",
+        "st.d $ra, $sp, 8",
+        "st.d $fp, $sp, 0",
+        ".cfi_offset 1, -8",
+        ".cfi_offset 22, -16",
+        "addi.d $fp, $sp, 16",
+        ".cfi_def_cfa 22, 0",
+        "move $sp, $a2",
+        "jirl $ra, $a1, 0",
+        "addi.d $sp, $fp, -16",
+        ".cfi_def_cfa 3, 16",
+        "ld.d $ra, $sp, 8",
+        "ld.d $fp, $sp, 0",
+        "addi.d $sp, $sp, 16",
+        "ret",
+        ".cfi_endproc",
+    )
+}

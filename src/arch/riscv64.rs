@@ -124,3 +124,35 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
 }
+
+/// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.
+///
+/// An ordinary call to its caller; backtraces lead through it.
+///
+/// # Safety
+///
+/// `top` must be a multiple of [`STACK_ALIGNMENT`], with enough unused stack below it. The function must not unwind.
+#[unsafe(naked)]
+pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*mut ()), top: *mut u8) {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_signal_frame",
+        "addi sp, sp, -16",
+        ".cfi_def_cfa sp, 16",
+        "sd ra, 8(sp)",
+        "sd s0, 0(sp)",
+        ".cfi_offset ra, -8",
+        ".cfi_offset s0, -16",
+        "addi s0, sp, 16",
+        ".cfi_def_cfa s0, 0",
+        "mv sp, a2",
+        "jalr a1",
+        "addi sp, s0, -16",
+        ".cfi_def_cfa sp, 16",
+        "ld ra, 8(sp)",
+        "ld s0, 0(sp)",
+        "addi sp, sp, 16",
+        "ret",
+        ".cfi_endproc",
+    )
+}

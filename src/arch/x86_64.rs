@@ -104,3 +104,30 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
 }
+
+/// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.
+///
+/// An ordinary call to its caller; backtraces lead through it.
+///
+/// # Safety
+///
+/// `top` must be a multiple of [`STACK_ALIGNMENT`], with enough unused stack below it. The function must not unwind.
+#[unsafe(naked)]
+pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*mut ()), top: *mut u8) {
+    naked_asm!(
+        ".cfi_startproc",
+        ".cfi_signal_frame",
+        "push rbp",
+        ".cfi_def_cfa rsp, 16",
+        ".cfi_offset rbp, -16",
+        "mov rbp, rsp",
+        ".cfi_def_cfa_register rbp",
+        "mov rsp, rdx",
+        "call rsi",
+        "mov rsp, rbp",
+        "pop rbp",
+        ".cfi_def_cfa rsp, 8",
+        "ret",
+        ".cfi_endproc",
+    )
+}

@@ -18,6 +18,7 @@
 //! No allocation is made for a coroutine besides its stack.
 
 mod entry;
+mod on_stack;
 mod unwind;
 mod value;
 mod yielder;
@@ -26,6 +27,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
+pub use on_stack::on_stack;
 pub use yielder::Yielder;
 
 use crate::arch::{self, StackPointer};

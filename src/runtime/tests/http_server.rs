@@ -59,7 +59,7 @@ struct Running {
 }
 
 impl Running {
-    /// Serves a directory with a page, a file of 200,000 bytes that differ, and one that is huge.
+    /// Serves a directory with a page, and files of all the sizes that make a difference.
     fn start() -> Running {
         Running::with_limits(Limits::default())
     }
@@ -68,6 +68,7 @@ impl Running {
         let directory = Directory::new();
         directory.write("index.html", "<h1>front page</h1>");
         directory.write("hello.txt", "hello, world");
+        directory.write("medium.bin", medium());
         directory.write("large.bin", large());
         directory.write("names/a b&<c>.txt", "named oddly");
         File::create(directory.0.join("huge.bin")).unwrap().set_len(HUGE).unwrap();
@@ -124,13 +125,15 @@ impl Running {
         figure(&self.get("/status.json").text(), name)
     }
 
-    /// Waits until so many connections are open, the one that asks among them.
-    fn wait_until_open(&self, count: u32) {
+    /// Waits until so many connections are open, and returns the status that says so. The one that asks is among them.
+    fn wait_until_open(&self, count: u32) -> String {
         let start = Instant::now();
+        let mut client = self.connect();
         loop {
-            let open = self.figure("connections");
+            let json = client.get("/status.json").text();
+            let open = figure(&json, "connections");
             if open == f64::from(count) {
-                return;
+                return json;
             }
             assert!(start.elapsed() < HANG, "{open} connections stay open");
             thread::sleep(Duration::from_millis(10));
@@ -158,6 +161,12 @@ impl Drop for Running {
     }
 }
 
+/// Sent from memory, but not in one run with its head.
+fn medium() -> Vec<u8> {
+    large()[..20_000].to_vec()
+}
+
+/// Streamed.
 fn large() -> Vec<u8> {
     (0..200_000_u32).map(|n| (n ^ n >> 8) as u8).collect()
 }
@@ -260,6 +269,7 @@ fn a_file_comes_with_its_type_length_and_validators() {
 #[test]
 fn a_large_file_arrives_whole() {
     let server = Running::start();
+    assert!(server.get("/medium.bin").body == medium());
     assert!(server.get("/large.bin").body == large());
     let huge = server.get("/huge.bin").body;
     assert!(huge.len() as u64 == HUGE && huge.iter().all(|&byte| byte == 0));
@@ -268,7 +278,9 @@ fn a_large_file_arrives_whole() {
 #[test]
 fn head_answers_with_the_fields_of_get_and_without_its_body() {
     let server = Running::start();
-    for target in ["/", "/hello.txt", "/large.bin", "/huge.bin", "/names/", "/names", "/missing", "/..", "/status"] {
+    for target in
+        ["/", "/hello.txt", "/medium.bin", "/large.bin", "/huge.bin", "/names/", "/names", "/missing", "/..", "/status"]
+    {
         let [get, head] = ["GET", "HEAD"].map(|method| server.ask(method, target, "Range: bytes=x\r\n"));
         assert_eq!(get.status, head.status, "{target}");
         let without_date =
@@ -332,6 +344,7 @@ fn nothing_outside_the_directory_can_be_reached() {
     for target in [
         "/..",
         "/../",
+        "/names/../hello.txt",
         &format!("/../{sibling}/secret.txt"),
         &format!("/names/../../{sibling}/secret.txt"),
         &format!("/..%2f{sibling}/secret.txt"),
@@ -422,7 +435,7 @@ fn without_a_directory_there_is_a_built_in_page() {
 #[test]
 fn a_range_is_sent_alone_and_says_where_it_lies() {
     let server = Running::start();
-    for (name, bytes) in [("hello.txt", b"hello, world".to_vec()), ("large.bin", large())] {
+    for (name, bytes) in [("hello.txt", b"hello, world".to_vec()), ("medium.bin", medium()), ("large.bin", large())] {
         let len = bytes.len();
         for (range, span) in [
             ("0-0".to_owned(), 0..1),
@@ -579,13 +592,15 @@ fn pipelined_requests_are_answered_in_order() {
     let mut client = server.connect();
     let one = "GET /hello.txt HTTP/1.1\r\nHost: here\r\n\r\n";
     let with_body = "GET /missing HTTP/1.1\r\nHost: here\r\nContent-Length: 5\r\n\r\nGET /";
+    let medium_one = "GET /medium.bin HTTP/1.1\r\nHost: here\r\n\r\n";
     let big = "GET /large.bin HTTP/1.1\r\nHost: here\r\n\r\n";
     let head = "HEAD /large.bin HTTP/1.1\r\nHost: here\r\n\r\n";
     let rounds = 50;
-    client.send(&[one, with_body, "\r\n", big, head].concat().repeat(rounds));
+    client.send(&[one, with_body, "\r\n", medium_one, big, head].concat().repeat(rounds));
     for _ in 0..rounds {
         assert_eq!(client.answer_to("GET").text(), "hello, world");
         assert_eq!(client.answer_to("GET").status, 404);
+        assert!(client.answer_to("GET").body == medium());
         assert!(client.answer_to("GET").body == large());
         assert_eq!(client.answer_to("HEAD").status, 200);
     }
@@ -901,13 +916,15 @@ fn out_of_descriptors_new_connections_wait_and_open_ones_go_on() {
         // Under emulation a program can only be started by naming the emulator.
         let runner = std::env::var("SWITCHBACK_RUNNER").unwrap_or_default();
         let mut words = runner.split_whitespace().map(PathBuf::from).chain([program]);
-        let status = Command::new(words.next().unwrap())
+        let inside = Command::new(words.next().unwrap())
             .args(words)
             .args(["--exact", NAME, "--nocapture"])
             .env(INSIDE, "1")
-            .status()
+            .output()
             .unwrap();
-        assert!(status.success());
+        let [said, complained] = [inside.stdout, inside.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(inside.status.success() && said.contains("1 passed"), "{said}\n{complained}");
+        assert_eq!(complained.matches("new connections have to wait").count(), 1, "{complained}");
         return;
     }
 
@@ -968,18 +985,16 @@ fn the_status_page_needs_nothing_from_elsewhere() {
 #[test]
 fn the_status_counts_connections_tasks_and_requests() {
     let server = Running::start();
-    let before = server.get("/status.json").text();
+    let answer = server.get("/status.json");
+    assert_eq!(answer.field("content-type"), Some("application/json"));
+    assert_eq!(answer.field("cache-control"), Some("no-store"));
+    let before = answer.text();
     let mut clients: Vec<Client> = (0..10).map(|_| server.connect()).collect();
     for client in &mut clients {
         assert_eq!(client.get("/hello.txt").status, 200);
     }
-    server.wait_until_open(11);
-    let answer = server.get("/status.json");
-    assert_eq!(answer.field("content-type"), Some("application/json"));
-    assert_eq!(answer.field("cache-control"), Some("no-store"));
-    let json = answer.text();
     // Ten clients and the one that asks.
-    assert_eq!(figure(&json, "connections"), 11.0);
+    let json = server.wait_until_open(11);
     // Theirs, the one that accepts and the one that writes the figures down.
     assert_eq!(figure(&json, "tasks"), 13.0);
     assert_eq!(figure(&json, "stacks"), 13.0);
@@ -1031,8 +1046,8 @@ fn stopping_finishes_open_answers_and_closes_unused_connections() {
     let mut begun = server.connect();
     begun.send("GET /hello.txt HTTP/1.1\r\n");
     server.wait_until_open(5);
-    // The server has read what has begun, or else it would be unused.
-    thread::sleep(Duration::from_millis(100));
+    // When it has answered what was asked later, the server has read what has begun; else that would be unused too.
+    assert_eq!(server.get("/hello.txt").status, 200);
 
     let addr = server.addr;
     server.handle.stop();
