@@ -292,6 +292,7 @@ impl Waker {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -316,12 +317,13 @@ mod tests {
     fn a_wait_leaves_no_waiter_behind_and_forgetting_leaves_no_place() {
         crate::run(|| {
             let driver = CURRENT.with_borrow(Option::clone).unwrap();
-            let (near, _far) = UnixStream::pair().unwrap();
+            let (near, mut far) = UnixStream::pair().unwrap();
             let mut source = Source::default();
             let soon = Some(Instant::now() + Duration::from_millis(2));
             let error = source.wait(near.as_fd(), Direction::Read, soon).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            source.wait(near.as_fd(), Direction::Write, None).unwrap();
+            far.write_all(b"x").unwrap();
+            source.wait(near.as_fd(), Direction::Read, None).unwrap();
             let waiters = || -> Vec<usize> {
                 let table = driver.shared.lock();
                 table.places.iter().map(|(_, place)| place.readers.len() + place.writers.len()).collect()
