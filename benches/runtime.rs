@@ -60,13 +60,13 @@ fn yield_now(criterion: &mut Criterion) {
         let runtime = tokio_runtime();
         bencher.iter_custom(|count| {
             runtime.block_on(async move {
-                let yields = async move || {
-                    for _ in 0..count.div_ceil(2) {
+                async fn yields(count: u64) {
+                    for _ in 0..count {
                         tokio::task::yield_now().await;
                     }
-                };
+                }
                 let start = Instant::now();
-                let (one, other) = (tokio::spawn(yields()), tokio::spawn(yields()));
+                let (one, other) = (tokio::spawn(yields(count.div_ceil(2))), tokio::spawn(yields(count.div_ceil(2))));
                 one.await.expect("it does not panic");
                 other.await.expect("it does not panic");
                 start.elapsed()

@@ -6,10 +6,11 @@ use std::fmt::Debug;
 use std::hint::black_box;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{self, AssertUnwindSafe};
+use std::ptr::NonNull;
 use std::rc::Rc;
 
 use qemu_tests::{emulated, in_a_child};
-use switchback::stack::Mapped;
+use switchback::stack::{Borrowed, Mapped, Stack};
 use switchback::{Coroutine, Resumed, Yielder};
 
 fn coroutine<I: 'static, Y: 'static, R: 'static>(
@@ -89,17 +90,27 @@ fn a_closure_larger_than_a_page_arrives_whole() {
     assert_eq!(coroutine.resume(()), Resumed::Returned(captured));
 }
 
+/// Debug builds check the alignment of every pointer that is read or written through.
 #[test]
-fn an_over_aligned_closure_is_aligned_on_its_stack() {
+fn an_over_aligned_closure_is_aligned_wherever_its_stack_ends() {
     #[repr(align(128))]
     struct Lines([u8; 128]);
 
-    let captured = Lines(bytes(8));
-    let mut coroutine = coroutine(move |_: &Yielder<(), ()>, ()| {
-        let captured = captured;
-        (black_box(&raw const captured).addr() % 128, captured.0)
-    });
-    assert_eq!(coroutine.resume(()), Resumed::Returned((0, bytes(8))));
+    for unused in (0..256).step_by(16) {
+        let memory = Box::leak(vec![0; 256 << 10].into_boxed_slice());
+        let end = memory.len() - unused;
+        // SAFETY: the coroutine needs far less.
+        let stack = unsafe { Borrowed::new(&mut memory[..end]) }.expect("memory between its ends");
+        let captured = Lines(bytes(8));
+        let body = move |yielder: &Yielder<(), usize>, ()| {
+            let captured = captured;
+            yielder.suspend(black_box(&raw const captured).addr() % 128);
+            captured.0
+        };
+        let mut coroutine = Coroutine::with_stack(stack, body).expect("the closure fits");
+        assert_eq!(coroutine.resume(()), Resumed::Yielded(0));
+        assert_eq!(coroutine.resume(()), Resumed::Returned(bytes(8)));
+    }
 }
 
 /// Types as aligned as the ABI's stack, so that the compiler relies on the stack pointer and does not align it itself.
@@ -241,13 +252,10 @@ fn dropping_an_unfinished_coroutine_drops_its_values_innermost_first() {
 
 #[test]
 fn dropping_a_coroutine_that_never_ran_drops_its_closure_and_runs_nothing() {
-    let dropped = Rc::new(RefCell::new(Vec::new()));
-    let captured = Guard("captured", dropped.clone());
-    drop(coroutine(move |_: &Yielder<(), ()>, ()| {
-        let _captured = captured;
-        unreachable!("nobody resumes it");
-    }));
-    assert_eq!(*dropped.borrow(), ["captured"]);
+    let log = Rc::new(RefCell::new(Vec::new()));
+    let captured = Guard("captured", log.clone());
+    drop(coroutine(move |_: &Yielder<(), ()>, ()| captured.1.borrow_mut().push("ran")));
+    assert_eq!(*log.borrow(), ["captured"]);
 }
 
 #[test]
@@ -327,17 +335,91 @@ fn the_whole_of_the_stack_can_be_used() {
     assert_eq!(coroutine.resume(()), Resumed::Returned(201));
 }
 
-/// Frames small enough that none jumps over the guard, in number more than any stack has room for.
+/// Every kind of end gives the stack back, once.
+#[test]
+fn a_stack_is_given_back_however_its_coroutine_ends() {
+    struct Counted(Mapped, Rc<Cell<u32>>);
+
+    // SAFETY: the addresses are those of the stack inside.
+    unsafe impl Stack for Counted {
+        fn top(&self) -> NonNull<u8> {
+            self.0.top()
+        }
+        fn limit(&self) -> NonNull<u8> {
+            self.0.limit()
+        }
+    }
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.1.set(self.1.get() + 1);
+        }
+    }
+
+    let given_back = Rc::new(Cell::new(0));
+    let start = |resumes, body: fn(&Yielder<(), ()>, ())| {
+        let stack = Counted(Mapped::new(256 << 10).expect("a stack"), given_back.clone());
+        let mut coroutine = Coroutine::with_stack(stack, body).expect("a small closure fits");
+        for _ in 0..resumes {
+            let _ = panic::catch_unwind(AssertUnwindSafe(|| coroutine.resume(())));
+        }
+        coroutine
+    };
+    let suspend_once: fn(&Yielder<(), ()>, ()) = |yielder, ()| yielder.suspend(());
+
+    drop(start(0, suspend_once));
+    assert_eq!(given_back.get(), 1, "never ran");
+    drop(start(1, suspend_once));
+    assert_eq!(given_back.get(), 2, "suspended");
+    drop(start(2, suspend_once));
+    assert_eq!(given_back.get(), 3, "returned");
+    drop(start(1, |_, ()| panic::resume_unwind(Box::new(()))));
+    assert_eq!(given_back.get(), 4, "panicked");
+    let stack = start(2, suspend_once).into_stack().expect("it has returned");
+    assert_eq!(given_back.get(), 4, "taken out");
+    drop(stack);
+    assert_eq!(given_back.get(), 5, "taken out and dropped");
+}
+
+#[test]
+fn a_stack_given_back_leaves_no_mapping_behind() {
+    // The other tests of this process map stacks too.
+    let test = "a_stack_given_back_leaves_no_mapping_behind";
+    let child = in_a_child(test, || {
+        let mappings = || std::fs::read_to_string("/proc/self/maps").expect("the list of mappings").lines().count();
+        let run = |count| {
+            let stacks: Vec<_> = (0..count).map(|_| coroutine(|_: &Yielder<(), ()>, ()| ())).collect();
+            stacks.into_iter().for_each(|mut coroutine| assert_eq!(coroutine.resume(()), Resumed::Returned(())));
+        };
+        // The allocator may map memory of its own at the first time.
+        run(200);
+        let before = mappings();
+        run(200);
+        let after = mappings();
+        assert!(after < before + 100, "{before} mappings before, {after} after");
+    });
+    let Some(child) = child else { return };
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+}
+
+/// Stops a little below the stack's limit: further than one guard page, and where without a guard the memory of a
+/// neighbour would lie. The frames are small, so that none jumps over a page.
 #[test]
 fn an_overflow_hits_the_guard_and_ends_the_process() {
-    #[expect(unconditional_recursion, reason = "it is to overflow the stack")]
-    fn descend(depth: usize) -> usize {
-        let page = black_box([depth as u8; 1024]);
-        descend(depth + 1) + usize::from(black_box(page)[depth % 1024])
+    fn descend(until: usize) -> usize {
+        let frame = black_box([1_u8; 1024]);
+        if (&raw const frame).addr() < until {
+            return 0;
+        }
+        descend(until) + usize::from(black_box(frame)[0])
     }
 
     let child = in_a_child("an_overflow_hits_the_guard_and_ends_the_process", || {
-        let mut coroutine = coroutine(|_: &Yielder<(), ()>, ()| descend(0));
+        let mut stacks: Vec<_> = (0..16).map(|_| Mapped::new(256 << 10).expect("a stack")).collect();
+        stacks.sort_by_key(Mapped::top);
+        let highest = stacks.pop().expect("there are 16");
+        let until = highest.limit().addr().get() - (8 << 10);
+        let mut coroutine = Coroutine::with_stack(highest, move |_: &Yielder<(), ()>, ()| descend(until))
+            .expect("a small closure fits");
         coroutine.resume(());
     });
     let Some(child) = child else { return };

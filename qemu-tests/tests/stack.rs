@@ -121,7 +121,7 @@ fn every_page_from_the_guard_down_is_out_of_reach_and_every_page_above_it_is_not
     let limit = stack.limit().as_ptr();
     let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
     // The kernel reads the byte for us and answers EFAULT where we would have died.
-    let mut readable = |address: *mut u8| {
+    let readable = |address: *mut u8| {
         // SAFETY: nothing is written to memory; the kernel checks the address it reads from.
         match unsafe { libc::write(writer.as_raw_fd(), address.cast(), 1) } {
             1 => true,

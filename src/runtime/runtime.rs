@@ -186,13 +186,6 @@ impl Builder {
     where
         F: FnOnce() -> T,
     {
-        // The worker and its tasks are found through thread-locals. A coroutine around them could be suspended by a task
-        // and leave those behind for whoever resumed it, who would then wait in the name of a task that is not running.
-        if !stack::is_the_threads() {
-            return Err(io::Error::other(
-                "a runtime cannot run inside a coroutine: run it on the thread's own stack, with the coroutine inside",
-            ));
-        }
         let worker = Worker::new()?;
         let over = Cell::new(false);
         let mut outcome = None;

@@ -291,11 +291,18 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// If it is one already, if it is panicking, or if the system has no descriptors for the driver.
+    /// If it is one already, if it runs a coroutine just now, if it is panicking, or if the system has no descriptors for the driver.
     pub(crate) fn new() -> io::Result<Worker> {
         if with_local(|_| ()).is_some() {
             return Err(io::Error::other(
                 "a runtime runs on this thread already: spawn a task instead of nesting `run`",
+            ));
+        }
+        // The worker and its tasks are found through thread-locals. A coroutine around them could be suspended by a task
+        // and leave those behind for whoever resumed it, who would then wait in the name of a task that is not running.
+        if !stack::is_the_threads() {
+            return Err(io::Error::other(
+                "a runtime cannot run inside a coroutine: run it on the thread's own stack, with the coroutine inside",
             ));
         }
         if std::thread::panicking() {
