@@ -168,8 +168,9 @@ fn a_coroutine_that_swallows_its_unwinding_for_ever_keeps_its_stack() {
 
 #[test]
 fn a_yielded_value_that_panics_when_dropped_does_not_free_a_stack_in_use() {
+    type PanicsWhenDropped = OnDrop<fn()>;
     let (stack, given_back) = told();
-    let mut coroutine = Coroutine::with_stack(stack, |yielder: &Yielder<(), Option<OnDrop<fn()>>>, ()| {
+    let mut coroutine = Coroutine::with_stack(stack, |yielder: &Yielder<(), Option<PanicsWhenDropped>>, ()| {
         let _ = panic::catch_unwind(AssertUnwindSafe(|| yielder.suspend(None)));
         yielder.suspend(Some(OnDrop(|| panic::resume_unwind(Box::new(7)))));
     })
