@@ -2,8 +2,8 @@
 //!
 //! The harness does not use that library and so needs no compiler but the host's own.
 
+use std::env;
 use std::path::Path;
-use std::{env, process};
 
 fn main() {
     println!("cargo::rerun-if-changed=fixtures");
@@ -39,6 +39,5 @@ fn main() {
              CC_{}; `cargo qemu --install` does that on Debian and Ubuntu",
             target.replace('-', "_")
         );
-        process::exit(1);
     }
 }

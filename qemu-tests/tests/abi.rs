@@ -9,7 +9,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 
 use qemu_tests::{emulated, live_values_kept, registers_kept};
-use switchback::{Coroutine, Resumed, Yielder};
+use switchback::stack::Mapped;
+use switchback::{Coroutine, Resumed, Yielder, on_stack};
 
 type Kept = Result<(), Vec<&'static str>>;
 
@@ -204,6 +205,31 @@ fn a_coroutine_resumed_from_elsewhere_keeps_the_registers_of_that_resumer() {
     assert_eq!(resume_filled(&mut host, 8), Resumed::Yielded(()));
     assert_eq!(resume_filled(&mut host, 9), Resumed::Yielded(()));
     assert_eq!(resume_filled(&mut host, 10), Resumed::Returned(()));
+}
+
+#[test]
+fn a_call_on_another_stack_keeps_the_callers_registers() {
+    let mut stack = Mapped::new(256 << 10).expect("a stack");
+    let mut inside = None;
+    let kept = registers_kept(1, || inside = Some(on_stack(&mut stack, || registers_kept(2, || ()))));
+    assert_eq!((kept, inside), (Ok(()), Some(Ok(()))));
+
+    let kept = registers_kept(3, || {
+        let call = || on_stack(&mut stack, || registers_kept(4, || panic::resume_unwind(Box::new("carried"))));
+        let payload = panic::catch_unwind(AssertUnwindSafe(call)).expect_err("the panic is raised again");
+        assert_eq!(payload.downcast_ref(), Some(&"carried"));
+    });
+    assert_eq!(kept, Ok(()));
+}
+
+#[test]
+fn a_suspend_from_another_stack_keeps_the_registers_of_both_sides() {
+    let mut coroutine = coroutine(|yielder: &Yielder<(), ()>| {
+        let mut stack = Mapped::new(256 << 10).expect("a stack");
+        registers_kept(1, || on_stack(&mut stack, || suspend_filled(yielder, 2)))
+    });
+    assert_eq!(resume_filled(&mut coroutine, 3), Resumed::Yielded(()));
+    assert_eq!(resume_filled(&mut coroutine, 4), Resumed::Returned(Ok(())));
 }
 
 #[test]

@@ -63,11 +63,16 @@ unsafe extern "C" fn entry(word: Word, _: Signal, _: usize, link: *const Link) -
     word
 }
 
+/// Room for the fixtures, and as aligned as any stack must be.
+fn stack() -> Vec<MaybeUninit<u128>> {
+    const { assert!(align_of::<u128>() >= arch::STACK_ALIGNMENT) };
+    vec![MaybeUninit::uninit(); (256 << 10) / size_of::<u128>()]
+}
+
 /// Resumes a coroutine that suspends so many times until it has returned, each side filling the registers anew each
 /// time. The answer is what was kept: by the resumer at each resume, and by the coroutine at each suspend.
 fn switch_back_and_forth(suspends: u64) -> [Vec<Result<(), Vec<&'static str>>>; 2] {
-    const { assert!(align_of::<u128>() >= arch::STACK_ALIGNMENT) };
-    let mut stack = vec![MaybeUninit::<u128>::uninit(); (256 << 10) / size_of::<u128>()];
+    let mut stack = stack();
     let top = stack.as_mut_ptr_range().end;
     // SAFETY: the memory is aligned and belongs to the coroutine until this function returns.
     let suspended = unsafe { arch::prepare(top.cast(), entry, std::ptr::null_mut()) };
@@ -108,4 +113,27 @@ fn many_switches_keep_all_callee_saved_registers() {
     for kept in switch_back_and_forth(rounds) {
         assert_eq!(kept.iter().find(|kept| kept.is_err()), None);
     }
+}
+
+#[test]
+fn a_call_on_another_stack_keeps_all_callee_saved_registers() {
+    unsafe extern "C" fn fill_on_the_other_stack(kept: *mut ()) {
+        unsafe extern "C-unwind" fn nothing(_: *mut c_void) {}
+        // SAFETY: `nothing` takes anything; `kept` is the variable below.
+        unsafe { *kept.cast() = Some(registers_kept_by(1, nothing, std::ptr::null_mut())) }
+    }
+    unsafe extern "C-unwind" fn call(call: *mut c_void) {
+        // SAFETY: `call` is the pair below, whose stack nobody else uses.
+        unsafe {
+            let (kept, top) = *call.cast::<(*mut (), *mut u8)>();
+            arch::call_on(kept, fill_on_the_other_stack, top);
+        }
+    }
+
+    let mut stack = stack();
+    let mut inside: Option<Result<(), Vec<&'static str>>> = None;
+    let mut pair: (*mut (), *mut u8) = ((&raw mut inside).cast(), stack.as_mut_ptr_range().end.cast());
+    // SAFETY: `call` takes such a pair.
+    let outside = unsafe { registers_kept_by(2, call, (&raw mut pair).cast()) };
+    assert_eq!((outside, inside), (Ok(()), Some(Ok(()))));
 }
