@@ -68,7 +68,7 @@ fn parse(arguments: &[String]) -> Result<(usize, Duration), String> {
         _ => return Err(format!("N must be a whole number, 1 or more, not '{count}'")),
     };
     let nap = seconds.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    let nap = nap.ok_or_else(|| format!("SECONDS must be a number, 0 or more, not '{seconds}'"))?;
+    let nap = nap.ok_or_else(|| format!("SECONDS must be a number from 0 to 1e19, not '{seconds}'"))?;
     Ok((count, nap))
 }
 

@@ -174,7 +174,7 @@ fn as_root(program: &str) -> Command {
     command
 }
 
-/// Says what is run, and runs it.
+/// Says what is run, and runs it; what it prints is shown only if it fails.
 fn step(mut command: Command) -> Result<(), String> {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -182,8 +182,14 @@ fn step(mut command: Command) -> Result<(), String> {
         .collect();
     let line = words.join(" ");
     println!("install: {line}");
-    let status = command.stdin(Stdio::null()).status().map_err(|error| cannot_run(&command, &error))?;
-    if status.success() { Ok(()) } else { Err(format!("`{line}` failed with {status}")) }
+    // Standard error passes: sudo asks for its password there, or on the terminal.
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|error| cannot_run(&command, &error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    Err(format!("`{line}` failed with {}", output.status))
 }
 
 /// Writes a file that only root may write.

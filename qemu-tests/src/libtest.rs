@@ -53,6 +53,15 @@ pub fn finished_tests(output: &str) -> Counts {
     counts
 }
 
+/// The tests that libtest called slow, after a minute, and that have not ended since.
+pub fn hanging_tests(output: &str) -> Vec<&str> {
+    let slow = output.lines().filter_map(|line| {
+        let (name, _) = line.strip_prefix("test ")?.split_once(" has been running for over ")?;
+        Some(name)
+    });
+    slow.filter(|name| !mentions(output, name)).collect()
+}
+
 /// Whether the output has a line for the test of this name.
 pub fn mentions(output: &str, test: &str) -> bool {
     output.lines().any(|line| {
@@ -131,6 +140,17 @@ qemu: uncaught target signal 11 (Segmentation fault) - core dumped
 ";
         assert_eq!(summary(crashed), None);
         assert_eq!(finished_tests(crashed), counted(1, 1, 1));
+    }
+
+    #[test]
+    fn hanging_tests_are_the_slow_ones_without_an_end() {
+        let output = "
+test a has been running for over 60 seconds
+test b has been running for over 60 seconds
+test a ... ok
+test c ... ok
+";
+        assert_eq!(hanging_tests(output), ["b"]);
     }
 
     #[test]

@@ -237,13 +237,15 @@ enum End {
 fn judge(end: &End, output: &str, summary: impl Fn(&str) -> Option<Counts>) -> (Counts, Option<String>) {
     let (mut counts, problem) = match end {
         End::NotStarted(why) => (Counts::default(), Some(why.clone())),
-        End::Killed(deadline) => (
-            libtest::finished_tests(output),
-            Some(format!(
-                "did not end within {} s and was killed, `-- --test-threads=1` shows which test hangs",
-                deadline.as_secs()
-            )),
-        ),
+        End::Killed(deadline) => {
+            let hanging = libtest::hanging_tests(output);
+            let which = match hanging.is_empty() {
+                true => "`-- --test-threads=1` shows which test hangs".to_string(),
+                false => format!("while these tests ran: {}", hanging.join(", ")),
+            };
+            let problem = format!("did not end within {} s and was killed, {which}", deadline.as_secs());
+            (libtest::finished_tests(output), Some(problem))
+        }
         End::Ended(status) => match summary(output) {
             Some(counts) if status.success() && counts.failed == 0 => (counts, None),
             Some(counts) if counts.failed > 0 => (counts, Some(format!("has {} failed tests", counts.failed))),

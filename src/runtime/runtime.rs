@@ -26,8 +26,8 @@ use crate::worker::{self, Refusal, Worker};
 ///
 /// # Errors
 ///
-/// If this thread runs a runtime already, is panicking, or runs a coroutine just now, if there are no descriptors for the driver, or no stack for
-/// `f`. In these cases `f` is dropped without having been called.
+/// If this thread runs a runtime already, is panicking, or runs a coroutine just now; if there are no descriptors for
+/// the driver, or no stack for `f`. In these cases `f` is dropped without having been called.
 ///
 /// # Panics
 ///

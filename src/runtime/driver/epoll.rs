@@ -319,15 +319,16 @@ mod tests {
             let driver = CURRENT.with_borrow(Option::clone).unwrap();
             let (near, mut far) = UnixStream::pair().unwrap();
             let mut source = Source::default();
-            let soon = Some(Instant::now() + Duration::from_millis(2));
-            let error = source.wait(near.as_fd(), Direction::Read, soon).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-            far.write_all(b"x").unwrap();
-            source.wait(near.as_fd(), Direction::Read, None).unwrap();
             let waiters = || -> Vec<usize> {
                 let table = driver.shared.lock();
                 table.places.iter().map(|(_, place)| place.readers.len() + place.writers.len()).collect()
             };
+            let soon = Some(Instant::now() + Duration::from_millis(2));
+            let error = source.wait(near.as_fd(), Direction::Read, soon).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert_eq!(waiters(), [0]);
+            far.write_all(b"x").unwrap();
+            source.wait(near.as_fd(), Direction::Read, None).unwrap();
             assert_eq!(waiters(), [0]);
             source.forget(near.as_fd());
             assert_eq!(waiters(), []);

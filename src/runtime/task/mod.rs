@@ -1,4 +1,4 @@
-//! The task that is running, and how it waits: [`park`] and [`Unparker`], on which everything that waits is built.
+//! The task that is running, and how it waits: [`park()`] and [`Unparker`], on which everything that waits is built.
 //!
 //! The rules are those of [`std::thread::park`]: there is one token; `unpark` puts it there, `park` takes it or waits
 //! for it. A park may also end without cause, and the token may be taken by any other call of the same task that waits

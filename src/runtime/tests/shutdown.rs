@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -126,14 +127,13 @@ fn destructors_may_sleep_park_use_sockets_and_threads() {
                 rt::yield_now();
                 let me = rt::task::Unparker::current();
                 let peer = thread::spawn(move || {
-                    use std::io::Read;
                     let mut text = String::new();
                     std::net::TcpStream::connect(address).unwrap().read_to_string(&mut text).unwrap();
                     me.unpark();
                     text
                 });
                 let (mut stream, _) = listener.accept().unwrap();
-                std::io::Write::write_all(&mut stream, b"farewell").unwrap();
+                stream.write_all(b"farewell").unwrap();
                 drop(stream);
                 park();
                 say.send(peer.join().unwrap()).unwrap();
@@ -238,10 +238,13 @@ fn a_result_achieved_in_spite_of_the_ending_is_reported() {
 fn sockets_survive_their_runtime() {
     let (listener, mut client) = leave(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // Registered with the runtime that ends.
+        client.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        client.read(&mut [0]).unwrap_err();
+        client.set_read_timeout(None).unwrap();
         (listener, client)
     });
-    use std::io::{Read, Write};
     ends(move || {
         rt::run(|| {
             let (mut server, _) = listener.accept().unwrap();

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::hint::black_box;
 
 use common::run;
+use switchback::stack::DEFAULT_RESERVE;
 use switchback_runtime as rt;
 
 /// Uses at least a kilobyte of stack a level.
@@ -59,7 +60,7 @@ fn a_first_task_without_a_stack_is_an_error_of_run() {
 fn stacks_of_a_size_of_their_own_are_given_back() {
     run(|| {
         for _ in 0..10 {
-            rt::Builder::new().stack_size(128 << 10).spawn(|| ()).unwrap().join().unwrap();
+            rt::Builder::new().stack_size(2 * DEFAULT_RESERVE).spawn(|| ()).unwrap().join().unwrap();
         }
         let after = rt::metrics().unwrap();
         assert_eq!((after.stacks, after.stacks_cached), (1, 0));

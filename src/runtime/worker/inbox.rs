@@ -62,3 +62,44 @@ impl Inbox {
         state.ready = Vec::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_first_to_find_the_worker_asleep_wakes_it() {
+        let inbox = Inbox::default();
+        assert!(!inbox.push(Key(1)), "it is awake");
+        inbox.drain(&mut VecDeque::new());
+        assert!(inbox.fall_asleep());
+        assert!(inbox.push(Key(2)));
+        assert!(!inbox.push(Key(3)));
+        inbox.wake_up();
+        assert!(!inbox.push(Key(4)));
+        let mut queue = VecDeque::new();
+        inbox.drain(&mut queue);
+        assert_eq!(queue, [Key(2), Key(3), Key(4)]);
+    }
+
+    #[test]
+    fn a_worker_does_not_fall_asleep_over_what_has_come_since_it_looked() {
+        let inbox = Inbox::default();
+        inbox.drain(&mut VecDeque::new());
+        inbox.push(Key(1));
+        assert!(!inbox.fall_asleep());
+        assert!(!inbox.push(Key(2)), "it stays awake");
+    }
+
+    #[test]
+    fn a_closed_inbox_takes_nothing_and_wakes_nobody() {
+        let inbox = Inbox::default();
+        inbox.push(Key(1));
+        inbox.fall_asleep();
+        inbox.close();
+        assert!(!inbox.push(Key(2)));
+        let mut queue = VecDeque::new();
+        inbox.drain(&mut queue);
+        assert_eq!(queue, []);
+    }
+}

@@ -9,7 +9,7 @@
 //! A living task is in the arena; at any time its key is in at most one place: in the run queue or the inbox if it may
 //! go on, else nowhere but in its header (and perhaps in a timer). A key enters the queue when the task is launched,
 //! when it yields, and when its word goes from parked to notified, which only one party can observe (see
-//! [`task::header`](crate::task::header)). So no key is ever stale and nothing is looked up twice.
+//! [`task::header`]). So no key is ever stale and nothing is looked up twice.
 //!
 //! # The loop
 //!
@@ -291,7 +291,8 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// If it is one already, if it runs a coroutine just now, if it is panicking, or if the system has no descriptors for the driver.
+    /// If it is one already, runs a coroutine just now or is panicking, or if the system has no descriptors for the
+    /// driver.
     pub(crate) fn new() -> io::Result<Worker> {
         if with_local(|_| ()).is_some() {
             return Err(io::Error::other(
