@@ -56,7 +56,7 @@ mod arch;
 mod coroutine;
 pub mod stack;
 
-pub use coroutine::{Coroutine, Resumed, Yielder, on_stack};
+pub use coroutine::{Coroutine, Resumed, Scoped, Yielder, on_stack, scoped};
 
 /// What the target's ABI and compiler say about stacks.
 pub mod target {

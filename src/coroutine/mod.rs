@@ -18,23 +18,26 @@
 //! No allocation is made for a coroutine besides its stack.
 
 mod entry;
+#[cfg(doctest)]
+mod must_not_compile;
 mod on_stack;
+mod raw;
+mod scoped;
 mod unwind;
 mod value;
 mod yielder;
 
 use core::fmt;
-use core::marker::PhantomData;
-use core::mem::ManuallyDrop;
+use core::iter::FusedIterator;
 
 pub use on_stack::on_stack;
+pub use scoped::{Scoped, scoped};
 pub use yielder::Yielder;
 
-use crate::arch::{self, StackPointer};
 #[cfg(feature = "std")]
 use crate::stack::{DEFAULT_RESERVE, Mapped};
 use crate::stack::{Error, Stack};
-use unwind::{RESUMER_IS_PANICKING, panicking};
+use raw::Raw;
 
 /// What [`Coroutine::resume`] came back with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,12 +72,7 @@ type DefaultStack = crate::stack::Borrowed;
 /// Where panics abort (`panic = "abort"`, or without the `std` feature) there is no unwinding: the stack of a suspended
 /// coroutine is leaked, with everything on it.
 pub struct Coroutine<Input: 'static, Yield: 'static, Return: 'static, S: Stack = DefaultStack> {
-    /// None once it has finished.
-    context: Option<StackPointer>,
-    stack: ManuallyDrop<S>,
-    /// Neither Send nor Sync; takes inputs, gives yields and a return value.
-    #[expect(clippy::type_complexity, reason = "it is read by the compiler only")]
-    types: PhantomData<(*mut (), fn(Input) -> (Yield, Return))>,
+    raw: Raw<Input, Yield, Return, S>,
 }
 
 #[cfg(feature = "std")]
@@ -106,8 +104,8 @@ impl<Input: 'static, Yield: 'static, Return: 'static, S: Stack> Coroutine<Input,
     where
         F: FnOnce(&Yielder<Input, Yield>, Input) -> Return + 'static,
     {
-        let context = entry::prepare::<Input, Yield, Return, F>(&stack, f)?;
-        Ok(Self { context: Some(context), stack: ManuallyDrop::new(stack), types: PhantomData })
+        // SAFETY: `f` borrows for ever.
+        Ok(Self { raw: unsafe { Raw::with_stack(stack, f)? } })
     }
 
     /// Runs the coroutine until it suspends or returns.
@@ -121,98 +119,68 @@ impl<Input: 'static, Yield: 'static, Return: 'static, S: Stack> Coroutine<Input,
     /// coroutine, and goes on here; the coroutine is then finished.
     #[inline]
     pub fn resume(&mut self, input: Input) -> Resumed<Yield, Return> {
-        let Some(context) = self.context else { resumed_after_end() };
-        let input = ManuallyDrop::new(input);
-        let signal = if panicking() { RESUMER_IS_PANICKING } else { 0 };
-        // SAFETY: the context is suspended since it is ours and we are not inside (`&mut self`); its stack is ours; it
-        // is on this thread since `Self` is not `Send`. It expects an encoded `Input`, which stays in place until we
-        // are back.
-        let (word, context) = unsafe { arch::resume(context, value::encode(&input), signal) };
-        self.context = context;
-        if context.is_some() {
-            // SAFETY: `suspend` sends an encoded `Yield`, which stays in place while suspended.
-            Resumed::Yielded(unsafe { value::decode(word) })
-        } else {
-            // SAFETY: the entry function's last word tells where the result is; its stack is still ours.
-            match unsafe { entry::take_result(word) } {
-                Ok(value) => Resumed::Returned(value),
-                Err(panic) => unwind::resume_panic(panic),
-            }
-        }
+        self.raw.resume(input)
     }
 
     /// Whether the function has returned or panicked.
     #[inline]
     pub fn is_finished(&self) -> bool {
-        self.context.is_none()
+        self.raw.is_finished()
     }
 
     /// Takes the stack back, for another coroutine.
     ///
-    /// None if the coroutine is suspended: its stack is in use, so it is dropped with the coroutine, which is unwound.
-    pub fn into_stack(mut self) -> Option<S> {
-        if let Some(context) = self.context {
-            // SAFETY: the context is suspended.
-            if !unsafe { arch::is_unstarted(context) } {
-                return None;
-            }
-            self.context = None;
-            // SAFETY: it never ran and will not, as its context is gone.
-            unsafe { entry::drop_unstarted(context) }
-        }
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is not dropped, so the stack is not used again.
-        Some(unsafe { ManuallyDrop::take(&mut this.stack) })
+    /// If the coroutine is suspended it is unwound first, as when it is dropped; a function that never ran is dropped.
+    /// None if it cannot be unwound: the stack is leaked.
+    ///
+    /// # Panics
+    ///
+    /// With a panic of a destructor, or one that leaves the coroutine while it is unwound; the stack is dropped or
+    /// leaked then.
+    pub fn into_stack(self) -> Option<S> {
+        self.raw.into_stack()
     }
 }
 
-impl<Input: 'static, Yield: 'static, Return: 'static, S: Stack> Drop for Coroutine<Input, Yield, Return, S> {
-    fn drop(&mut self) {
-        /// Gives the stack back also when a destructor panics.
-        struct GiveBack<'a, S>(&'a mut ManuallyDrop<S>);
-        impl<S> Drop for GiveBack<'_, S> {
-            fn drop(&mut self) {
-                // SAFETY: made once, in the owner's drop.
-                unsafe { ManuallyDrop::drop(self.0) }
-            }
-        }
+/// What it yields; a coroutine that needs no input and returns nothing.
+///
+/// ```
+/// # fn main() -> Result<(), switchback::stack::Error> {
+/// use switchback::{Coroutine, Yielder};
+///
+/// let countdown = Coroutine::new(|yielder: &Yielder<(), u32>, ()| {
+///     for n in (1..=3).rev() {
+///         yielder.suspend(n);
+///     }
+/// })?;
+/// assert_eq!(countdown.collect::<Vec<_>>(), [3, 2, 1]);
+/// # Ok(())
+/// # }
+/// ```
+impl<Yield, S: Stack> Iterator for Coroutine<(), Yield, (), S> {
+    type Item = Yield;
 
-        let Some(context) = self.context.take() else {
-            drop(GiveBack(&mut self.stack));
-            return;
-        };
-        // SAFETY: the context is suspended, on our stack, on this thread, and not used again.
-        unsafe {
-            if arch::is_unstarted(context) {
-                let _stack = GiveBack(&mut self.stack);
-                entry::drop_unstarted(context);
-                return;
-            }
-            // Invariant 1: only a stack that is known to be over is given back, so not if this panics.
-            match unwind::unwind::<Yield, Return>(context) {
-                unwind::End::Finished => drop(GiveBack(&mut self.stack)),
-                unwind::End::Panicked(panic) => {
-                    drop(GiveBack(&mut self.stack));
-                    unwind::resume_panic(panic)
-                }
-                unwind::End::StillSuspended => {}
-            }
-        }
+    #[inline]
+    fn next(&mut self) -> Option<Yield> {
+        next(&mut self.raw)
+    }
+}
+
+impl<Yield, S: Stack> FusedIterator for Coroutine<(), Yield, (), S> {}
+
+#[inline]
+fn next<Yield, S: Stack>(raw: &mut Raw<(), Yield, (), S>) -> Option<Yield> {
+    if raw.is_finished() {
+        return None;
+    }
+    match raw.resume(()) {
+        Resumed::Yielded(value) => Some(value),
+        Resumed::Returned(()) => None,
     }
 }
 
 impl<Input: 'static, Yield: 'static, Return: 'static, S: Stack> fmt::Debug for Coroutine<Input, Yield, Return, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Coroutine")
-            .field("finished", &self.is_finished())
-            .field("stack_limit", &self.stack.limit())
-            .field("stack_top", &self.stack.top())
-            .finish()
+        self.raw.fmt(f)
     }
-}
-
-#[cold]
-#[inline(never)]
-fn resumed_after_end() -> ! {
-    panic!("resumed a coroutine that has finished")
 }

@@ -9,17 +9,6 @@ pub(super) const UNWIND: Signal = 1;
 /// Signal: whoever resumes is panicking, so the coroutine's thread counts a panic that is not its own.
 pub(super) const RESUMER_IS_PANICKING: Signal = 2;
 
-/// How the unwinding of a suspended coroutine ended.
-#[cfg_attr(not(feature = "std"), expect(dead_code, reason = "without std there is no unwinding"))]
-pub(super) enum End {
-    /// Its function is over.
-    Finished,
-    /// Its function is over and left a panic that is not ours.
-    Panicked(Panic),
-    /// It cannot be unwound.
-    StillSuspended,
-}
-
 pub(super) use imp::*;
 
 #[cfg(feature = "std")]
@@ -27,7 +16,7 @@ mod imp {
     use std::any::Any;
     use std::panic::{self, AssertUnwindSafe};
 
-    use super::{End, RESUMER_IS_PANICKING, UNWIND};
+    use super::{RESUMER_IS_PANICKING, UNWIND};
     use crate::arch::{self, StackPointer, Word};
     use crate::coroutine::{entry, value};
 
@@ -65,43 +54,39 @@ mod imp {
         panic::resume_unwind(Box::new(Unwinding))
     }
 
-    /// Runs the destructors of a suspended coroutine.
+    /// Runs the destructors of a suspended coroutine. Returns a panic that is not ours, if one is left.
+    ///
+    /// `context` is None afterwards if the coroutine's function is over. If it is not, also when this panics, the
+    /// coroutine cannot be unwound and may still use whatever it borrows.
     ///
     /// # Safety
     ///
     /// The context must be suspended in a `suspend` of a coroutine with these types, on a mapped stack, on this thread.
-    /// It must not be used again.
-    pub(in crate::coroutine) unsafe fn unwind<Yield, Return>(mut context: StackPointer) -> End {
+    pub(in crate::coroutine) unsafe fn unwind<Yield, Return>(context: &mut Option<StackPointer>) -> Option<Panic> {
         if cfg!(panic = "abort") {
-            return End::StillSuspended;
+            return None;
         }
         for _ in 0..ATTEMPTS {
+            let target = (*context)?;
             let signal = UNWIND | if panicking() { RESUMER_IS_PANICKING } else { 0 };
             // SAFETY: the caller's promise; with `UNWIND` the word is not looked at.
-            let (word, next) = unsafe { arch::resume(context, Word::uninit(), signal) };
-            let Some(next) = next else {
+            let (word, next) = unsafe { arch::resume(target, Word::uninit(), signal) };
+            *context = next;
+            if next.is_none() {
                 // SAFETY: it has just ended, its stack is still mapped.
-                return match unsafe { entry::take_result::<Return>(word) } {
-                    Ok(value) => {
-                        drop(value);
-                        End::Finished
-                    }
-                    Err(panic) if panic.is::<Unwinding>() || panicking() => End::Finished,
-                    Err(panic) => End::Panicked(panic),
-                };
-            };
-            context = next;
-            // Its drop may panic; the caller then knows nothing of the context and leaks the stack.
+                let result = unsafe { entry::take_result::<Return>(word) };
+                return result.err().filter(|panic| !panic.is::<Unwinding>() && !panicking());
+            }
+            // Dropping it may panic.
             // SAFETY: `suspend` sends an encoded `Yield`, which stays in place while suspended.
             drop(unsafe { value::decode::<Yield>(word) });
         }
-        End::StillSuspended
+        None
     }
 }
 
 #[cfg(not(feature = "std"))]
 mod imp {
-    use super::End;
     use crate::arch::StackPointer;
 
     /// No panic is ever caught.
@@ -136,7 +121,7 @@ mod imp {
     ///
     /// None; the signature is that of the real one.
     #[expect(clippy::extra_unused_type_parameters, reason = "the real one drops values of these types")]
-    pub(in crate::coroutine) unsafe fn unwind<Yield, Return>(_: StackPointer) -> End {
-        End::StillSuspended
+    pub(in crate::coroutine) unsafe fn unwind<Yield, Return>(_: &mut Option<StackPointer>) -> Option<Panic> {
+        None
     }
 }

@@ -1,0 +1,136 @@
+//! Coroutines that borrow, lent to a closure so that nobody can forget them.
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use super::raw::Raw;
+use super::{Resumed, Yielder};
+use crate::stack::{Error, Stack};
+
+/// Runs `lend` with a coroutine that will run `body` on `stack` and, unlike [`Coroutine`](super::Coroutine), may borrow.
+///
+/// When `lend` returns or panics, the coroutine is ended as a dropped one is, before anything it borrows can be: it is
+/// unwound if it is suspended. That is why it is lent to a closure and never owned: a value can be forgotten, the call
+/// of a function cannot.
+///
+/// Costs what [`Coroutine::with_stack`](super::Coroutine::with_stack) costs.
+///
+/// # Errors
+///
+/// If the captures of `body` and the first frames do not fit on the stack; `lend` is not called.
+///
+/// # Panics
+///
+/// With a panic of `lend`, or one that leaves the coroutine while it is unwound.
+///
+/// # Aborts
+///
+/// If the coroutine is suspended at the end and cannot be unwound: because panics abort (`panic = "abort"`, or without
+/// the `std` feature), or because it swallows its unwinding and suspends a hundred times over. To return would leave it
+/// with borrows that dangle.
+///
+/// ```
+/// # fn main() -> Result<(), switchback::stack::Error> {
+/// use switchback::{Resumed, Yielder, scoped, stack::Mapped};
+///
+/// let words = ["to", "and", "fro"].map(String::from);
+/// let mut seen = 0;
+/// let lengths = scoped(
+///     Mapped::new(64 * 1024)?,
+///     |yielder: &Yielder<(), usize>, ()| {
+///         for word in &words {
+///             seen += 1;
+///             yielder.suspend(word.len());
+///         }
+///     },
+///     |mut coroutine| {
+///         let mut lengths = Vec::new();
+///         while let Resumed::Yielded(length) = coroutine.resume(()) {
+///             lengths.push(length);
+///         }
+///         lengths
+///     },
+/// )?;
+/// assert_eq!((lengths, seen), (vec![2, 3, 3], 3));
+/// # Ok(())
+/// # }
+/// ```
+pub fn scoped<Input, Yield, Return, S, F, T>(
+    stack: S,
+    body: F,
+    lend: impl for<'scope> FnOnce(Scoped<'scope, Input, Yield, Return, S>) -> T,
+) -> Result<T, Error>
+where
+    S: Stack,
+    F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
+{
+    /// Ends the coroutine, or the process.
+    struct End<Input, Yield, Return, S: Stack>(Raw<Input, Yield, Return, S>);
+    impl<Input, Yield, Return, S: Stack> Drop for End<Input, Yield, Return, S> {
+        fn drop(&mut self) {
+            struct MustBeOver<'a, Input, Yield, Return, S: Stack>(&'a mut Raw<Input, Yield, Return, S>);
+            impl<Input, Yield, Return, S: Stack> Drop for MustBeOver<'_, Input, Yield, Return, S> {
+                fn drop(&mut self) {
+                    if !self.0.is_finished() {
+                        suspended_at_the_end();
+                    }
+                }
+            }
+            MustBeOver(&mut self.0).0.end();
+        }
+    }
+
+    // SAFETY: what `body` borrows outlives this call, and `End` sees to it that the coroutine has finished when this
+    // function is left. If it never is, because it is on the stack of a coroutine that never goes on, the borrows last
+    // as long.
+    let mut coroutine = End(unsafe { Raw::with_stack(stack, body)? });
+    Ok(lend(Scoped { raw: &mut coroutine.0, scope: PhantomData }))
+}
+
+/// A coroutine lent by [`scoped`]. It stays on its thread (it is neither `Send` nor `Sync`).
+pub struct Scoped<'scope, Input, Yield, Return, S: Stack> {
+    raw: &'scope mut Raw<Input, Yield, Return, S>,
+    /// Invariant, so that the scopes of two coroutines never agree and none can be swapped out of its own.
+    scope: PhantomData<fn(&'scope ()) -> &'scope ()>,
+}
+
+impl<Input, Yield, Return, S: Stack> Scoped<'_, Input, Yield, Return, S> {
+    /// Runs the coroutine until it suspends or returns; see [`Coroutine::resume`](super::Coroutine::resume).
+    ///
+    /// # Panics
+    ///
+    /// If the coroutine has finished, or with its own panic.
+    #[inline]
+    pub fn resume(&mut self, input: Input) -> Resumed<Yield, Return> {
+        self.raw.resume(input)
+    }
+
+    /// Whether the function has returned or panicked.
+    #[inline]
+    pub fn is_finished(&self) -> bool {
+        self.raw.is_finished()
+    }
+}
+
+impl<Yield, S: Stack> Iterator for Scoped<'_, (), Yield, (), S> {
+    type Item = Yield;
+
+    #[inline]
+    fn next(&mut self) -> Option<Yield> {
+        super::next(self.raw)
+    }
+}
+
+impl<Yield, S: Stack> core::iter::FusedIterator for Scoped<'_, (), Yield, (), S> {}
+
+impl<Input, Yield, Return, S: Stack> fmt::Debug for Scoped<'_, Input, Yield, Return, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.raw.fmt(f)
+    }
+}
+
+/// Ends the process: a panic does not leave a function with the C ABI.
+#[cold]
+extern "C" fn suspended_at_the_end() -> ! {
+    panic!("a scoped coroutine is still suspended at the end of its scope and cannot be unwound")
+}
