@@ -108,6 +108,7 @@ pub type Entry = unsafe extern "C" fn(Word, Signal, usize, *const Link) -> Word;
 /// # Safety
 ///
 /// `top` must be a multiple of [`STACK_ALIGNMENT`] and the four words below it must be writable and not in use.
+#[inline]
 pub unsafe fn prepare(top: *mut u8, entry: Entry, data: *mut ()) -> StackPointer {
     debug_assert!(top.addr().is_multiple_of(STACK_ALIGNMENT));
     // SAFETY: the caller vouches for the four words below `top`; none of them lies at address zero.
@@ -129,6 +130,7 @@ pub unsafe fn prepare(top: *mut u8, entry: Entry, data: *mut ()) -> StackPointer
 /// # Safety
 ///
 /// `context` must be suspended and its stack still mapped.
+#[inline]
 pub unsafe fn is_unstarted(context: StackPointer) -> bool {
     // SAFETY: the first word of a suspended context is the address it goes on at, by definition of `StackPointer`.
     unsafe { *core::ptr::with_exposed_provenance::<usize>(context.0.get()) == trampoline_address() }
@@ -144,6 +146,7 @@ pub unsafe fn data_of_unstarted(context: StackPointer) -> *mut () {
     unsafe { (*core::ptr::with_exposed_provenance::<InitialFrame>(context.0.get())).link.data }
 }
 
+#[inline]
 fn trampoline_address() -> usize {
     trampoline as *const () as usize
 }

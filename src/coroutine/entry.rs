@@ -32,6 +32,7 @@ union Slot<F, Return> {
 }
 
 /// Moves a function onto a stack so that the first resume runs it.
+#[inline]
 pub(super) fn prepare<Input, Yield, Return, F>(stack: &impl Stack, f: F) -> Result<StackPointer, Error>
 where
     F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,

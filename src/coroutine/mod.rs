@@ -100,6 +100,7 @@ impl<Input: 'static, Yield: 'static, Return: 'static, S: Stack> Coroutine<Input,
     /// # Errors
     ///
     /// If the function's captures and the first frames do not fit; function and stack are dropped.
+    #[inline]
     pub fn with_stack<F>(stack: S, f: F) -> Result<Self, Error>
     where
         F: FnOnce(&Yielder<Input, Yield>, Input) -> Return + 'static,
@@ -137,6 +138,7 @@ impl<Input: 'static, Yield: 'static, Return: 'static, S: Stack> Coroutine<Input,
     ///
     /// With a panic of a destructor, or one that leaves the coroutine while it is unwound; the stack is dropped or
     /// leaked then.
+    #[inline]
     pub fn into_stack(self) -> Option<S> {
         self.raw.into_stack()
     }

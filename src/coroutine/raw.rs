@@ -4,7 +4,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
-use super::unwind::{self, RESUMER_IS_PANICKING, panicking};
+use super::unwind::{self, Panic, RESUMER_IS_PANICKING, panicking};
 use super::{Resumed, Yielder, entry, value};
 use crate::arch::{self, StackPointer};
 use crate::stack::{Error, Stack};
@@ -23,6 +23,7 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
     /// # Safety
     ///
     /// What `f` borrows must live until the coroutine has finished, or for ever if it never does.
+    #[inline]
     pub(super) unsafe fn with_stack<F>(stack: S, f: F) -> Result<Self, Error>
     where
         F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
@@ -59,48 +60,42 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
     }
 
     /// Ends it and returns its stack; None if it cannot be ended, the stack is leaked then.
+    #[inline]
     pub(super) fn into_stack(self) -> Option<S> {
         let mut this = ManuallyDrop::new(self);
-        let guard = GiveBack(&mut this);
-        guard.0.end();
-        core::mem::forget(guard);
-        // SAFETY: `this` is not dropped, so the stack is not used again; and nobody is on it any more.
-        this.is_finished().then(|| unsafe { ManuallyDrop::take(&mut this.stack) })
+        let panic = this.end();
+        // SAFETY: `this` is not dropped, so the stack is not used again; and nobody is on it any more (invariant 1).
+        let stack = this.is_finished().then(|| unsafe { ManuallyDrop::take(&mut this.stack) });
+        if let Some(panic) = panic {
+            drop(stack);
+            unwind::resume_panic(panic);
+        }
+        stack
     }
 
-    /// Drops the function if it never ran, unwinds it if it is suspended. It may be suspended afterwards, also when
-    /// this panics: see [`unwind::unwind`].
-    pub(super) fn end(&mut self) {
-        let Some(context) = self.context else { return };
-        // SAFETY: the context is suspended, on our stack, on this thread.
-        unsafe {
-            if arch::is_unstarted(context) {
-                // Whatever the drop does, it is not to be done again.
-                self.context = None;
-                entry::drop_unstarted(context);
-            } else if let Some(panic) = unwind::unwind::<Yield, Return>(&mut self.context) {
-                unwind::resume_panic(panic);
-            }
-        }
+    /// Drops the function if it never ran, unwinds it if it is suspended; the panic that comes out of that is returned.
+    /// If it is not finished afterwards, it cannot be ended.
+    #[inline]
+    pub(super) fn end(&mut self) -> Option<Panic> {
+        let context = self.context?;
+        // By value, so that a coroutine that has ended can live in registers.
+        // SAFETY: the context is suspended, on our stack, on this thread, with our types.
+        let (context, panic) = unsafe { unwind::end::<Yield, Return>(context) };
+        self.context = context;
+        panic
     }
 }
 
 impl<Input, Yield, Return, S: Stack> Drop for Raw<Input, Yield, Return, S> {
     #[inline]
     fn drop(&mut self) {
-        GiveBack(self).0.end();
-    }
-}
-
-/// Gives the stack back when dropped, if nobody is on it any more (invariant 1); also when the ending panicked.
-struct GiveBack<'a, Input, Yield, Return, S: Stack>(&'a mut Raw<Input, Yield, Return, S>);
-
-impl<Input, Yield, Return, S: Stack> Drop for GiveBack<'_, Input, Yield, Return, S> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.0.is_finished() {
-            // SAFETY: this guard is made once for a coroutine, which is not used any more.
-            unsafe { ManuallyDrop::drop(&mut self.0.stack) }
+        let panic = self.end();
+        if self.is_finished() {
+            // SAFETY: it is not used again, and nobody is on it any more (invariant 1).
+            unsafe { ManuallyDrop::drop(&mut self.stack) }
+        }
+        if let Some(panic) = panic {
+            unwind::resume_panic(panic);
         }
     }
 }

@@ -4,7 +4,7 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use super::raw::Raw;
-use super::{Resumed, Yielder};
+use super::{Resumed, Yielder, unwind};
 use crate::stack::{Error, Stack};
 
 /// Runs `lend` with a coroutine that will run `body` on `stack` and, unlike [`Coroutine`](super::Coroutine), may borrow.
@@ -68,15 +68,13 @@ where
     struct End<Input, Yield, Return, S: Stack>(Raw<Input, Yield, Return, S>);
     impl<Input, Yield, Return, S: Stack> Drop for End<Input, Yield, Return, S> {
         fn drop(&mut self) {
-            struct MustBeOver<'a, Input, Yield, Return, S: Stack>(&'a mut Raw<Input, Yield, Return, S>);
-            impl<Input, Yield, Return, S: Stack> Drop for MustBeOver<'_, Input, Yield, Return, S> {
-                fn drop(&mut self) {
-                    if !self.0.is_finished() {
-                        suspended_at_the_end();
-                    }
-                }
+            let panic = self.0.end();
+            if !self.0.is_finished() {
+                suspended_at_the_end();
             }
-            MustBeOver(&mut self.0).0.end();
+            if let Some(panic) = panic {
+                unwind::resume_panic(panic);
+            }
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! A panic never crosses a switch: it is caught on the coroutine's stack and raised again on the resumer's.
 
-use crate::arch::Signal;
+use super::entry;
+use crate::arch::{self, Signal, StackPointer};
 
 /// Signal: unwind instead of going on.
 pub(super) const UNWIND: Signal = 1;
@@ -10,6 +11,27 @@ pub(super) const UNWIND: Signal = 1;
 pub(super) const RESUMER_IS_PANICKING: Signal = 2;
 
 pub(super) use imp::*;
+
+/// Ends a coroutine that has not finished: drops its function if it never ran, else runs the destructors of what is on
+/// its stack. A panic that is not ours is returned, unless this thread is panicking already.
+///
+/// What is returned of the context is None if the coroutine is over. If it is not, it cannot be unwound and may still
+/// use whatever it borrows.
+///
+/// # Safety
+///
+/// The context must be unstarted or suspended in a `suspend` of a coroutine with these types, on a mapped stack, on
+/// this thread. It must not be used again.
+#[cold]
+pub(super) unsafe fn end<Yield, Return>(context: StackPointer) -> (Option<StackPointer>, Option<Panic>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if arch::is_unstarted(context) {
+            return (None, catch(|| entry::drop_unstarted(context)).err());
+        }
+        unwind::<Yield, Return>(context)
+    }
+}
 
 #[cfg(feature = "std")]
 mod imp {
@@ -54,34 +76,31 @@ mod imp {
         panic::resume_unwind(Box::new(Unwinding))
     }
 
-    /// Runs the destructors of a suspended coroutine. Returns a panic that is not ours, if one is left.
-    ///
-    /// `context` is None afterwards if the coroutine's function is over. If it is not, also when this panics, the
-    /// coroutine cannot be unwound and may still use whatever it borrows.
-    ///
-    /// # Safety
-    ///
-    /// The context must be suspended in a `suspend` of a coroutine with these types, on a mapped stack, on this thread.
-    pub(in crate::coroutine) unsafe fn unwind<Yield, Return>(context: &mut Option<StackPointer>) -> Option<Panic> {
+    /// Runs the destructors of a suspended coroutine.
+    pub(super) unsafe fn unwind<Yield, Return>(context: StackPointer) -> (Option<StackPointer>, Option<Panic>) {
         if cfg!(panic = "abort") {
-            return None;
+            return (Some(context), None);
         }
+        let mut context = context;
         for _ in 0..ATTEMPTS {
-            let target = (*context)?;
             let signal = UNWIND | if panicking() { RESUMER_IS_PANICKING } else { 0 };
             // SAFETY: the caller's promise; with `UNWIND` the word is not looked at.
-            let (word, next) = unsafe { arch::resume(target, Word::uninit(), signal) };
-            *context = next;
-            if next.is_none() {
+            let (word, next) = unsafe { arch::resume(context, Word::uninit(), signal) };
+            let Some(next) = next else {
                 // SAFETY: it has just ended, its stack is still mapped.
                 let result = unsafe { entry::take_result::<Return>(word) };
-                return result.err().filter(|panic| !panic.is::<Unwinding>() && !panicking());
-            }
-            // Dropping it may panic.
+                // A result that nobody wants is dropped, which may panic as well.
+                let panic = result.and_then(|value| catch(|| drop(value))).err();
+                return (None, panic.filter(|panic| !panic.is::<Unwinding>() && !panicking()));
+            };
+            context = next;
             // SAFETY: `suspend` sends an encoded `Yield`, which stays in place while suspended.
-            drop(unsafe { value::decode::<Yield>(word) });
+            let value = unsafe { value::decode::<Yield>(word) };
+            if let Err(panic) = catch(|| drop(value)) {
+                return (Some(context), Some(panic).filter(|_| !panicking()));
+            }
         }
-        None
+        (Some(context), None)
     }
 }
 
@@ -116,12 +135,8 @@ mod imp {
     }
 
     /// There is no unwinding without `std`.
-    ///
-    /// # Safety
-    ///
-    /// None; the signature is that of the real one.
     #[expect(clippy::extra_unused_type_parameters, reason = "the real one drops values of these types")]
-    pub(in crate::coroutine) unsafe fn unwind<Yield, Return>(_: &mut Option<StackPointer>) -> Option<Panic> {
-        None
+    pub(super) unsafe fn unwind<Yield, Return>(context: StackPointer) -> (Option<StackPointer>, Option<Panic>) {
+        (Some(context), None)
     }
 }

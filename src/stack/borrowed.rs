@@ -80,10 +80,12 @@ impl Borrowed {
 // SAFETY: the addresses are fixed, aligned above, and the memory is borrowed mutably for ever; the creator vouched that
 // what runs there stays within it.
 unsafe impl Stack for Borrowed {
+    #[inline]
     fn top(&self) -> NonNull<u8> {
         self.top
     }
 
+    #[inline]
     fn limit(&self) -> NonNull<u8> {
         self.limit
     }

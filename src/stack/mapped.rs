@@ -22,8 +22,8 @@ use crate::arch;
 /// ```
 #[derive(Debug)]
 pub struct Mapped {
-    base: NonNull<u8>,
-    guard: usize,
+    // Two words, which the compiler moves in registers; the guard has the same size for all.
+    limit: NonNull<u8>,
     reserve: usize,
 }
 
@@ -54,9 +54,10 @@ impl Mapped {
             .filter(|&size| isize::try_from(size).is_ok())
             .ok_or(Error::too_large(reserve))?;
         let base = system::reserve(size)?;
-        let stack = Self { base, guard, reserve: size - guard };
+        // SAFETY: inside the mapping, which is larger than its guard.
+        let stack = Self { limit: unsafe { base.add(guard) }, reserve: size - guard };
         // On failure `stack` is dropped and with it the reservation.
-        system::commit(stack.limit(), stack.reserve)?;
+        system::commit(stack.limit, stack.reserve)?;
         Ok(stack)
     }
 
@@ -69,22 +70,23 @@ impl Mapped {
 impl Drop for Mapped {
     /// One system call (`munmap`).
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours and nobody runs on it: who did, held this value.
-        unsafe { system::release(self.base, self.guard + self.reserve) }
+        // SAFETY: the mapping begins with its guard. It is ours and nobody runs on it: who did, held this value.
+        unsafe { system::release(self.limit.sub(guard_size()), guard_size() + self.reserve) }
     }
 }
 
 // SAFETY: the mapping lies still until drop, both ends are multiples of the page size, it is private to this value, and
 // the guard below is as large as the target demands.
 unsafe impl Stack for Mapped {
+    #[inline]
     fn top(&self) -> NonNull<u8> {
         // SAFETY: one past the end of the mapping.
-        unsafe { self.base.add(self.guard + self.reserve) }
+        unsafe { self.limit.add(self.reserve) }
     }
 
+    #[inline]
     fn limit(&self) -> NonNull<u8> {
-        // SAFETY: inside the mapping.
-        unsafe { self.base.add(self.guard) }
+        self.limit
     }
 }
 
