@@ -92,8 +92,8 @@ struct InitialFrame {
 pub struct Link {
     /// Stack pointer of the context that resumed this one last. Stale while the coroutine is suspended.
     pub parent: core::cell::Cell<StackPointer>,
-    /// Whatever the creator of the coroutine wants its entry function to find.
-    pub data: *mut (),
+    /// A word of the creator's.
+    pub data: core::cell::Cell<*mut ()>,
 }
 
 /// The first Rust function of a coroutine: word and signal of the first resume, own stack pointer, link.
@@ -119,7 +119,7 @@ pub unsafe fn prepare(top: *mut u8, entry: Entry, data: *mut ()) -> StackPointer
             resume: trampoline_address(),
             entry,
             // The trampoline overwrites the parent before anyone reads it.
-            link: Link { parent: core::cell::Cell::new(pointer), data },
+            link: Link { parent: core::cell::Cell::new(pointer), data: core::cell::Cell::new(data) },
         });
         pointer
     }
@@ -136,14 +136,14 @@ pub unsafe fn is_unstarted(context: StackPointer) -> bool {
     unsafe { *core::ptr::with_exposed_provenance::<usize>(context.0.get()) == trampoline_address() }
 }
 
-/// The `data` a context was prepared with.
+/// The link of a context that was never resumed.
 ///
 /// # Safety
 ///
 /// `context` must come from [`prepare`] and never have been resumed.
-pub unsafe fn data_of_unstarted(context: StackPointer) -> *mut () {
+pub unsafe fn link_of_unstarted(context: StackPointer) -> *const Link {
     // SAFETY: an unstarted context points at its `InitialFrame`.
-    unsafe { (*core::ptr::with_exposed_provenance::<InitialFrame>(context.0.get())).link.data }
+    unsafe { &raw const (*core::ptr::with_exposed_provenance::<InitialFrame>(context.0.get())).link }
 }
 
 #[inline]

@@ -1,6 +1,5 @@
 //! The first and the last of a coroutine: how its function comes onto the stack, runs, and leaves its result.
 
-use core::cell::Cell;
 use core::mem::ManuallyDrop;
 
 use super::unwind::{self, Panic};
@@ -8,22 +7,6 @@ use super::value;
 use super::yielder::Yielder;
 use crate::arch::{self, Link, Signal, StackPointer, Word};
 use crate::stack::{ALIGNMENT, Error, LEAST_FREE, Stack};
-
-/// What lies at the top of a coroutine's stack. `Link::data` points at it.
-#[repr(C)]
-struct Start<F, Return> {
-    flags: Flags,
-    slot: Slot<F, Return>,
-}
-
-/// The part of [`Start`] that does not depend on types.
-#[repr(C)]
-pub(super) struct Flags {
-    /// The resumer was panicking when it resumed; cleared when the coroutine suspends.
-    pub(super) resumer_is_panicking: Cell<bool>,
-    /// Drops the function of a coroutine that never ran.
-    drop_function: unsafe fn(*mut ()),
-}
 
 /// First the function, then, once it has ended, its result.
 union Slot<F, Return> {
@@ -38,9 +21,10 @@ where
     F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
 {
     let size = stack.top().addr().get() - stack.limit().addr().get();
-    let align = align_of::<Start<F, Return>>().max(ALIGNMENT);
+    let align = align_of::<Slot<F, Return>>().max(ALIGNMENT);
+    let stagger = stagger(stack.top().addr().get(), size);
     // Alignment may cost up to `align` bytes, the frame below takes four words.
-    let needed = size_of::<Start<F, Return>>().saturating_add(align + 4 * size_of::<usize>() + LEAST_FREE);
+    let needed = size_of::<Slot<F, Return>>().saturating_add(stagger + align + 4 * size_of::<usize>() + LEAST_FREE);
     if size < needed {
         return Err(Error::too_small(size, needed));
     }
@@ -48,14 +32,39 @@ where
     // within `needed` bytes of top, which is no more than its size.
     unsafe {
         let top = stack.top().as_ptr();
-        let start = top.sub(size_of::<Start<F, Return>>());
-        let start = start.sub(start.addr() % align).cast::<Start<F, Return>>();
-        // Field by field: a large function is not copied once more.
-        (&raw mut (*start).flags)
-            .write(Flags { resumer_is_panicking: Cell::new(false), drop_function: drop_function::<F, Return> });
-        (&raw mut (*start).slot).cast::<F>().write(f);
-        Ok(arch::prepare(start.cast(), entry::<Input, Yield, Return, F>, start.cast()))
+        let slot = top.sub(size_of::<Slot<F, Return>>() + stagger);
+        let slot = slot.sub(slot.addr() % align);
+        slot.cast::<F>().write(f);
+        // Until it runs, the link's word tells how to drop the function.
+        let drop_function: DropFunction = drop_function::<F, Return>;
+        Ok(arch::prepare(slot, entry::<Input, Yield, Return, F>, drop_function as *mut ()))
     }
+}
+
+/// Drops the function in a slot.
+type DropFunction = unsafe fn(*mut ());
+
+/// The slot of a coroutine lies right above its link.
+///
+/// # Safety
+///
+/// The link must be that of a coroutine made by [`prepare`] with these types.
+#[inline(always)]
+unsafe fn slot_above<F, Return>(link: *const Link) -> *mut Slot<F, Return> {
+    // SAFETY: the caller's promise; both are on the coroutine's stack.
+    unsafe { link.add(1).cast_mut().cast() }
+}
+
+/// Bytes at the top of a stack that are left unused, so that not all stacks have their busiest lines in the same sets of
+/// the caches, as equally aligned stacks have: one of 16 multiples of 128 (a pair of cache lines), by the address.
+///
+/// Nothing for stacks so small that it would matter. Measured on an AMD EPYC (Zen), resume + suspend around a ring of
+/// coroutines on mapped stacks, which follow one another at an odd number of pages, without and with it: 5.6 and 3.5 ns
+/// for 10, no difference beyond the noise for 100 and more, where the first level misses. Scattering the offsets
+/// instead of stepping through them costs more than it gains when coroutines run in the order of their stacks: the
+/// processor no longer recognises the stride and stops to prefetch (10,000: 50 instead of 20 ns).
+fn stagger(top: usize, size: usize) -> usize {
+    if size < 32 * 1024 { 0 } else { (top >> 12) % 16 * 128 }
 }
 
 /// What the trampoline calls: runs the function, keeps its panic, leaves the result in the slot.
@@ -69,16 +78,14 @@ where
 {
     // SAFETY: the caller's promise. The function is taken once, the slot is written after.
     unsafe {
-        let start = (*link).data.cast::<Start<F, Return>>();
+        let slot = slot_above::<F, Return>(link);
         let yielder = Yielder::<Input, Yield>::from_link(link);
-        if signal != 0 {
-            yielder.heed(signal);
-        }
+        yielder.start(signal);
         let input = value::decode::<Input>(word);
-        let function = ManuallyDrop::take(&mut (*start).slot.function);
+        let function = ManuallyDrop::take(&mut (*slot).function);
         let result = unwind::catch(move || function(yielder, input));
-        (*start).slot.result = ManuallyDrop::new(result);
-        Word::new((&raw mut (*start).slot.result).cast())
+        (*slot).result = ManuallyDrop::new(result);
+        Word::new((&raw mut (*slot).result).cast())
     }
 }
 
@@ -100,17 +107,18 @@ pub(super) unsafe fn take_result<Return>(word: Word) -> Result<Return, Panic> {
 ///
 /// The context must come from [`prepare`], never have been resumed, and not be used again.
 pub(super) unsafe fn drop_unstarted(context: StackPointer) {
-    // SAFETY: the caller's promise: the data of an unstarted context is its `Start`, which begins with its flags.
+    // SAFETY: the caller's promise: the link's word is a `DropFunction` until the coroutine runs.
     unsafe {
-        let start = arch::data_of_unstarted(context);
-        ((*start.cast::<Flags>()).drop_function)(start)
+        let link = arch::link_of_unstarted(context);
+        let drop_function = core::mem::transmute::<*mut (), DropFunction>((*link).data.get());
+        drop_function(slot_above::<(), ()>(link).cast());
     }
 }
 
 /// # Safety
 ///
-/// `start` must be a `Start<F, Return>` that still holds its function, which is not used again.
-unsafe fn drop_function<F, Return>(start: *mut ()) {
+/// `slot` must be a `Slot<F, Return>` that still holds its function, which is not used again.
+unsafe fn drop_function<F, Return>(slot: *mut ()) {
     // SAFETY: the caller's promise.
-    unsafe { ManuallyDrop::drop(&mut (*start.cast::<Start<F, Return>>()).slot.function) }
+    unsafe { ManuallyDrop::drop(&mut (*slot.cast::<Slot<F, Return>>()).function) }
 }

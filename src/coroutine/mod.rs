@@ -1,18 +1,20 @@
 //! Floor 3: the switch made safe.
 //!
-//! What a new coroutine's stack holds, from the top down (`entry::Start` and `arch`'s initial frame):
+//! What a new coroutine's stack holds, from the top down:
 //!
 //! ```text
-//!   top    +------------------------------+
-//!          | Start: the function to run;  |  later its result
-//!          |        how to drop it        |
-//!          +------------------------------+
-//!          | Link: parent, data = &Start  |  what a `Yielder` points at
-//!          +------------------------------+
-//!          | entry, trampoline            |  overwritten once it runs
-//!   sp --> +------------------------------+
-//!          | free                         |
-//!   limit  +------------------------------+
+//!   top    +--------------------------------+
+//!          | (stagger)                      |
+//!          +--------------------------------+
+//!          | slot: the function to run      |  later its result
+//!          +--------------------------------+
+//!          | link: parent, and a word: how  |  what a `Yielder` points at; once it runs, the word tells whether
+//!          |       to drop the function     |  the resumer is panicking
+//!          +--------------------------------+
+//!          | entry, trampoline              |  overwritten once it runs
+//!   sp --> +--------------------------------+
+//!          | free                           |
+//!   limit  +--------------------------------+
 //! ```
 //!
 //! No allocation is made for a coroutine besides its stack.

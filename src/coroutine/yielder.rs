@@ -1,11 +1,9 @@
 //! The coroutine's side: how it suspends.
 
-use core::cell::Cell;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
-use super::entry::Flags;
 use super::unwind::{self, RESUMER_IS_PANICKING, UNWIND, panicking};
 use super::value;
 use crate::arch::{self, Link};
@@ -61,26 +59,34 @@ impl<Input, Yield> Yielder<Input, Yield> {
         unsafe { value::decode(word) }
     }
 
-    /// Takes what the resumer signalled; called after each resume.
+    /// Called by the entry function before anything else.
+    #[inline(always)]
+    pub(super) fn start(&self, signal: arch::Signal) {
+        self.set_resumer_is_panicking(signal & RESUMER_IS_PANICKING != 0);
+    }
+
+    /// Takes what the resumer signalled.
     #[cold]
-    pub(super) fn heed(&self, signal: arch::Signal) {
+    fn heed(&self, signal: arch::Signal) {
         if signal & UNWIND != 0 {
             unwind::throw();
         }
-        self.resumer_is_panicking().set(signal & RESUMER_IS_PANICKING != 0);
+        self.set_resumer_is_panicking(signal & RESUMER_IS_PANICKING != 0);
     }
 
     /// Suspending goes back to the code that resumed us: if that code was panicking already, all is as it was.
     #[cold]
     fn allow_if_the_resumer_is_panicking_too(&self) {
-        if !self.resumer_is_panicking().replace(false) {
+        if self.link.data.get().is_null() {
             panic!("suspended a coroutine while it is panicking");
         }
+        self.set_resumer_is_panicking(false);
     }
 
-    fn resumer_is_panicking(&self) -> &Cell<bool> {
-        // SAFETY: the link's data is the coroutine's `Start`, which begins with its flags and lies still.
-        unsafe { &(*self.link.data.cast::<Flags>()).resumer_is_panicking }
+    /// While the coroutine runs, this is what the link's word says.
+    #[inline(always)]
+    fn set_resumer_is_panicking(&self, panicking: bool) {
+        self.link.data.set(core::ptr::without_provenance_mut(usize::from(panicking)));
     }
 }
 
