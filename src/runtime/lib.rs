@@ -62,3 +62,8 @@ pub use metrics::{Metrics, metrics};
 pub use runtime::{Builder, run, spawn};
 pub use task::handle::{JoinError, JoinHandle};
 pub use task::yield_now;
+
+/// Compiles the program in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
