@@ -1,6 +1,7 @@
 //! The primitive crate beside corosensei: the switch, and the life of a coroutine.
 
 use std::hint::black_box;
+use std::time::Instant;
 
 use corosensei::stack::DefaultStack;
 use criterion::Criterion;
@@ -11,7 +12,10 @@ use switchback_benches::OURS;
 const RESERVE: usize = 256 * 1024;
 
 fn main() {
-    switchback_benches::run(env!("CARGO_TARGET_TMPDIR"), &[resume_and_suspend, ring, live_and_die, live_and_die_fresh]);
+    switchback_benches::run(
+        env!("CARGO_TARGET_TMPDIR"),
+        &[resume_and_suspend, symmetric, ring, live_and_die, live_and_die_fresh],
+    );
 }
 
 /// One resume and the suspend that answers it, a word each way.
@@ -35,6 +39,61 @@ fn resume_and_suspend(criterion: &mut Criterion) {
             }
         });
         bencher.iter(|| coroutine.resume(black_box(1)));
+    });
+    group.finish();
+}
+
+/// One switch between two contexts, straight, against half a resume and suspend, which is one switch as well.
+fn symmetric(criterion: &mut Criterion) {
+    use switchback::context::{Context, Left, Running};
+
+    struct Pair {
+        waiting: Option<Context>,
+        left: u64,
+    }
+
+    /// Switches to the other one until there is nothing left to count.
+    unsafe extern "C" fn back_and_forth(pair: *mut (), running: &Running) -> *mut () {
+        let pair = pair.cast::<Pair>();
+        // SAFETY: the word is the benchmark's pair, which only the context that runs uses.
+        unsafe {
+            while (*pair).left > 0 {
+                (*pair).left -= 1;
+                let other = (*pair).waiting.take().expect("the other one waits");
+                running.switch_to(other, &raw mut (*pair).waiting, pair.cast());
+            }
+        }
+        std::ptr::null_mut()
+    }
+
+    let mut group = criterion.benchmark_group("symmetric switch");
+    group.bench_function(OURS, |bencher| {
+        let stacks = [Mapped::new(RESERVE).expect("a stack"), Mapped::new(RESERVE).expect("a stack")];
+        bencher.iter_custom(|count| {
+            // SAFETY: the stacks and the pair outlive the contexts, of which one ends and the other is forgotten.
+            unsafe {
+                let waiting = Context::new(&stacks[0], back_and_forth).expect("it fits");
+                let mut pair = Pair { waiting: Some(waiting), left: count };
+                let first = Context::new(&stacks[1], back_and_forth).expect("it fits");
+                let start = Instant::now();
+                assert!(matches!(first.enter((&raw mut pair).cast()), Left::Ended(_)));
+                start.elapsed()
+            }
+        });
+    });
+    group.bench_function("half a resume + suspend of corosensei", |bencher| {
+        bencher.iter_custom(|count| {
+            let mut coroutine = corosensei::Coroutine::<usize, usize, ()>::new(|yielder, mut word| {
+                loop {
+                    word = yielder.suspend(word);
+                }
+            });
+            let start = Instant::now();
+            for _ in 0..count.div_ceil(2) {
+                black_box(coroutine.resume(black_box(1)));
+            }
+            start.elapsed()
+        });
     });
     group.finish();
 }

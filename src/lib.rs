@@ -22,7 +22,8 @@
 //!
 //! 1. the switch: inline assembly for x86_64, aarch64, arm, riscv64 and loongarch64 (private);
 //! 2. [`stack`]: memory for coroutines to run on, guarded against overflow;
-//! 3. [`Coroutine`] and [`Yielder`]: the switch made safe.
+//! 3. [`Coroutine`] and [`Yielder`], [`scoped`] coroutines that borrow, [`on_stack`]: the switch made safe; [`context`], for
+//!    schedulers, is not.
 //!
 //! A switch between a coroutine and its resumer allocates nothing, takes no lock, uses no atomic operation of its own
 //! and makes no system call.
@@ -56,6 +57,7 @@ mod arch;
 mod coroutine;
 pub mod stack;
 
+pub use coroutine::context;
 pub use coroutine::{Coroutine, Resumed, Scoped, Yielder, on_stack, scoped};
 
 /// What the target's ABI and compiler say about stacks.

@@ -114,6 +114,56 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
     }
 }
 
+/// Suspends the running context, stores where it lies, and goes on with `target` as if `parent` had resumed that one;
+/// returns as [`suspend`] does.
+///
+/// # Safety
+///
+/// As for [`resume`] and [`suspend`]; `place` must be writable. Both contexts must be of this thread.
+#[inline(always)]
+pub unsafe fn transfer(
+    target: StackPointer,
+    parent: StackPointer,
+    place: *mut StackPointer,
+    word: Word,
+) -> (Word, Signal, StackPointer) {
+    let answer: Word;
+    let signal: Signal;
+    let pointer: usize;
+    // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
+    unsafe {
+        asm!(
+            "adr x9, 2f",
+            "stp x9, x19, [sp, #-32]!",
+            "str x29, [sp, #16]",
+            "mov x9, sp",
+            "str x9, [x4]",
+            // The target finds its own stack pointer in x2, the parent's in sp and its return address in lr.
+            "ldr lr, [x3, #16]",
+            "mov sp, x3",
+            "ldr x9, [x2]",
+            "br x9",
+            // As in `suspend`.
+            "2:",
+            "str lr, [sp, #16]",
+            "mov x3, sp",
+            "ldp x19, x29, [x2, #8]",
+            "add sp, x2, #32",
+            inlateout("x0") word => answer,
+            inlateout("x1") 0_usize => signal,
+            inlateout("x2") target.0.get() => _,
+            inlateout("x3") parent.0.get() => pointer,
+            inlateout("x4") place => _,
+            lateout("x20") _, lateout("x21") _, lateout("x22") _, lateout("x23") _, lateout("x24") _,
+            lateout("x25") _, lateout("x26") _, lateout("x27") _, lateout("x28") _, lateout("lr") _,
+            lateout("v8") _, lateout("v9") _, lateout("v10") _, lateout("v11") _,
+            lateout("v12") _, lateout("v13") _, lateout("v14") _, lateout("v15") _,
+            clobber_abi("C"),
+        );
+        (answer, signal, StackPointer::from_raw_unchecked(pointer))
+    }
+}
+
 /// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.
 ///
 /// An ordinary call to its caller; backtraces lead through it.

@@ -112,6 +112,52 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
     }
 }
 
+/// Suspends the running context, stores where it lies, and goes on with `target` as if `parent` had resumed that one;
+/// returns as [`suspend`] does.
+///
+/// # Safety
+///
+/// As for [`resume`] and [`suspend`]; `place` must be writable. Both contexts must be of this thread.
+#[inline(always)]
+pub unsafe fn transfer(
+    target: StackPointer,
+    parent: StackPointer,
+    place: *mut StackPointer,
+    word: Word,
+) -> (Word, Signal, StackPointer) {
+    let answer: Word;
+    let signal: Signal;
+    let pointer: usize;
+    // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
+    unsafe {
+        asm!(
+            "adr r5, 2f",
+            "push {{r5, r6, r7, r11}}",
+            "str sp, [r4]",
+            // The target finds its own stack pointer in r2, the parent's in sp and its return address in lr.
+            "ldr lr, [r3, #12]",
+            "mov sp, r3",
+            "ldr pc, [r2]",
+            // As in `suspend`.
+            "2:",
+            "str lr, [sp, #12]",
+            "mov r3, sp",
+            "add sp, r2, #4",
+            "pop {{r6, r7, r11}}",
+            inlateout("r0") word => answer,
+            inlateout("r1") 0_usize => signal,
+            inlateout("r2") target.0.get() => _,
+            inlateout("r3") parent.0.get() => pointer,
+            inlateout("r4") place => _,
+            lateout("r5") _, lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("lr") _,
+            lateout("d8") _, lateout("d9") _, lateout("d10") _, lateout("d11") _,
+            lateout("d12") _, lateout("d13") _, lateout("d14") _, lateout("d15") _,
+            clobber_abi("C"),
+        );
+        (answer, signal, StackPointer::from_raw_unchecked(pointer))
+    }
+}
+
 /// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.
 ///
 /// An ordinary call to its caller; backtraces lead through it.

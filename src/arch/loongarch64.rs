@@ -122,6 +122,59 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
     }
 }
 
+/// Suspends the running context, stores where it lies, and goes on with `target` as if `parent` had resumed that one;
+/// returns as [`suspend`] does.
+///
+/// # Safety
+///
+/// As for [`resume`] and [`suspend`]; `place` must be writable. Both contexts must be of this thread.
+#[inline(always)]
+pub unsafe fn transfer(
+    target: StackPointer,
+    parent: StackPointer,
+    place: *mut StackPointer,
+    word: Word,
+) -> (Word, Signal, StackPointer) {
+    let answer: Word;
+    let signal: Signal;
+    let pointer: usize;
+    // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
+    unsafe {
+        asm!(
+            "la.local $t0, 2f",
+            "addi.d $sp, $sp, -32",
+            "st.d $t0, $sp, 0",
+            "st.d $fp, $sp, 8",
+            "st.d $s8, $sp, 16",
+            "st.d $sp, $a4, 0",
+            // The target finds its own stack pointer in a2, the parent's in sp and its return address in ra.
+            "ld.d $ra, $a3, 16",
+            "move $sp, $a3",
+            "ld.d $t0, $a2, 0",
+            "jirl $zero, $t0, 0",
+            // As in `suspend`.
+            "2:",
+            "st.d $ra, $sp, 16",
+            "move $a3, $sp",
+            "ld.d $fp, $a2, 8",
+            "ld.d $s8, $a2, 16",
+            "addi.d $sp, $a2, 32",
+            inlateout("$a0") word => answer,
+            inlateout("$a1") 0_usize => signal,
+            inlateout("$a2") target.0.get() => _,
+            inlateout("$a3") parent.0.get() => pointer,
+            inlateout("$a4") place => _,
+            lateout("$ra") _,
+            lateout("$s0") _, lateout("$s1") _, lateout("$s2") _, lateout("$s3") _,
+            lateout("$s4") _, lateout("$s5") _, lateout("$s6") _, lateout("$s7") _,
+            lateout("$fs0") _, lateout("$fs1") _, lateout("$fs2") _, lateout("$fs3") _,
+            lateout("$fs4") _, lateout("$fs5") _, lateout("$fs6") _, lateout("$fs7") _,
+            clobber_abi("C"),
+        );
+        (answer, signal, StackPointer::from_raw_unchecked(pointer))
+    }
+}
+
 /// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.
 ///
 /// An ordinary call to its caller; backtraces lead through it.

@@ -10,6 +10,7 @@
 //! | `trampoline` | first code of a new coroutine; never called, only its address is used |
 //! | `resume` | leaves the running context for a suspended one, which can find the way back |
 //! | `suspend` | leaves the running context for the one that resumed it |
+//! | `transfer` | leaves the running context for another suspended one, which the same parent will hear of |
 //! | `call_on` | calls a function on another stack |
 //!
 //! # How a switch works

@@ -125,6 +125,60 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
     }
 }
 
+/// Suspends the running context, stores where it lies, and goes on with `target` as if `parent` had resumed that one;
+/// returns as [`suspend`] does.
+///
+/// # Safety
+///
+/// As for [`resume`] and [`suspend`]; `place` must be writable. Both contexts must be of this thread.
+#[inline(always)]
+pub unsafe fn transfer(
+    target: StackPointer,
+    parent: StackPointer,
+    place: *mut StackPointer,
+    word: Word,
+) -> (Word, Signal, StackPointer) {
+    let answer: Word;
+    let signal: Signal;
+    let pointer: usize;
+    // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
+    unsafe {
+        asm!(
+            "lla t1, 2f",
+            "addi sp, sp, -32",
+            "sd t1, 0(sp)",
+            "sd s0, 8(sp)",
+            "sd s1, 16(sp)",
+            "sd sp, 0(a4)",
+            // The target finds its own stack pointer in a2, the parent's in sp and its return address in ra.
+            "ld ra, 16(a3)",
+            "mv sp, a3",
+            "ld t1, 0(a2)",
+            "jr t1",
+            // As in `suspend`.
+            "2:",
+            "sd ra, 16(sp)",
+            "mv a3, sp",
+            "ld s0, 8(a2)",
+            "ld s1, 16(a2)",
+            "addi sp, a2, 32",
+            inlateout("a0") word => answer,
+            inlateout("a1") 0_usize => signal,
+            inlateout("a2") target.0.get() => _,
+            inlateout("a3") parent.0.get() => pointer,
+            inlateout("a4") place => _,
+            lateout("ra") _,
+            lateout("s2") _, lateout("s3") _, lateout("s4") _, lateout("s5") _, lateout("s6") _,
+            lateout("s7") _, lateout("s8") _, lateout("s9") _, lateout("s10") _, lateout("s11") _,
+            lateout("fs0") _, lateout("fs1") _, lateout("fs2") _, lateout("fs3") _,
+            lateout("fs4") _, lateout("fs5") _, lateout("fs6") _, lateout("fs7") _,
+            lateout("fs8") _, lateout("fs9") _, lateout("fs10") _, lateout("fs11") _,
+            clobber_abi("C"),
+        );
+        (answer, signal, StackPointer::from_raw_unchecked(pointer))
+    }
+}
+
 /// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.
 ///
 /// An ordinary call to its caller; backtraces lead through it.

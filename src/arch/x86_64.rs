@@ -105,6 +105,51 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
     }
 }
 
+/// Suspends the running context, stores where it lies, and goes on with `target` as if `parent` had resumed that one;
+/// returns as [`suspend`] does.
+///
+/// # Safety
+///
+/// As for [`resume`] and [`suspend`]; `place` must be writable. Both contexts must be of this thread.
+#[inline(always)]
+pub unsafe fn transfer(
+    target: StackPointer,
+    parent: StackPointer,
+    place: *mut StackPointer,
+    word: Word,
+) -> (Word, Signal, StackPointer) {
+    let answer: Word;
+    let signal: Signal;
+    let pointer: usize;
+    // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
+    unsafe {
+        asm!(
+            "push rbp",
+            "push rbx",
+            "lea rax, [rip + 2f]",
+            "push rax",
+            "mov [r8], rsp",
+            // The target finds its own stack pointer in rdx and the parent's, with its return address, in rsp.
+            "mov rsp, rcx",
+            "jmp [rdx]",
+            // As in `suspend`.
+            "2:",
+            "mov rcx, rsp",
+            "lea rsp, [rdx + 8]",
+            "pop rbx",
+            "pop rbp",
+            inlateout("rdi") word => answer,
+            inlateout("rsi") 0_usize => signal,
+            inlateout("rdx") target.0.get() => _,
+            inlateout("rcx") parent.0.get() => pointer,
+            inlateout("r8") place => _,
+            lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
+            clobber_abi("sysv64"),
+        );
+        (answer, signal, StackPointer::from_raw_unchecked(pointer))
+    }
+}
+
 /// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.
 ///
 /// An ordinary call to its caller; backtraces lead through it.

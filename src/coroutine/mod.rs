@@ -19,6 +19,7 @@
 //!
 //! No allocation is made for a coroutine besides its stack.
 
+pub mod context;
 mod entry;
 #[cfg(doctest)]
 mod must_not_compile;

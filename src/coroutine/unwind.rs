@@ -135,7 +135,7 @@ mod imp {
     }
 
     /// There is no unwinding without `std`.
-    #[expect(clippy::extra_unused_type_parameters, reason = "the real one drops values of these types")]
+    #[allow(clippy::extra_unused_type_parameters, reason = "the real one drops values of these types")]
     pub(super) unsafe fn unwind<Yield, Return>(context: StackPointer) -> (Option<StackPointer>, Option<Panic>) {
         (Some(context), None)
     }
