@@ -137,3 +137,60 @@ fn a_call_on_another_stack_keeps_all_callee_saved_registers() {
     let outside = unsafe { registers_kept_by(2, call, (&raw mut pair).cast()) };
     assert_eq!((outside, inside), (Ok(()), Some(Ok(()))));
 }
+
+/// Where two coroutines that transfer to each other meet.
+struct Crossing {
+    /// The one that does not run.
+    waiting: Option<StackPointer>,
+    /// Whoever resumed the first of them, while one runs.
+    root: Option<StackPointer>,
+    left: u64,
+    kept: Vec<Result<(), Vec<&'static str>>>,
+}
+
+/// Transfers once. Nothing is live across the switch.
+unsafe extern "C-unwind" fn cross(crossing: *mut c_void) {
+    // SAFETY: as in `resume`. A stack pointer fills the place of the one just taken.
+    unsafe {
+        let crossing = crossing.cast::<Crossing>();
+        let target = (*crossing).waiting.take().expect("the other one waits");
+        let root = (*crossing).root.take().expect("they have a root");
+        let place = (&raw mut (*crossing).waiting).cast();
+        let (word, _, root) = arch::transfer(target, root, place, Word::new(crossing.cast()));
+        (*word.assume_init().cast::<Crossing>()).root = Some(root);
+    }
+}
+
+unsafe extern "C" fn cross_until_done(word: Word, _: Signal, seed: usize, link: *const Link) -> Word {
+    // SAFETY: as in `entry`.
+    unsafe {
+        let crossing = word.assume_init().cast::<Crossing>();
+        (*crossing).root = Some((*link).parent.get());
+        // The third argument is the address of the frame, so each coroutine has seeds of its own.
+        let mut seed = seed as u64;
+        while (*crossing).left > 0 {
+            (*crossing).left -= 1;
+            seed += 1;
+            let kept = registers_kept_by(seed, cross, crossing.cast());
+            (*crossing).kept.push(kept);
+        }
+        (*link).parent.set((*crossing).root.take().expect("they have a root"));
+    }
+    word
+}
+
+#[test]
+fn a_transfer_keeps_all_callee_saved_registers() {
+    let mut stacks = [stack(), stack()];
+    // SAFETY: the memory is aligned and belongs to the coroutines until this function returns; one of them is then left
+    // where it waits.
+    let [first, waiting] = stacks.each_mut().map(|stack| unsafe {
+        arch::prepare(stack.as_mut_ptr_range().end.cast(), cross_until_done, std::ptr::null_mut())
+    });
+    let mut crossing = Crossing { waiting: Some(waiting), root: None, left: 7, kept: Vec::new() };
+    // SAFETY: both take a `Crossing`.
+    let (_, suspended) = unsafe { arch::resume(first, Word::new((&raw mut crossing).cast()), 0) };
+    assert!(suspended.is_none(), "the one that found nothing left has returned");
+    // The last transfer was to the one that returned.
+    assert_eq!(crossing.kept, vec![Ok(()); 6]);
+}
