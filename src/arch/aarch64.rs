@@ -35,6 +35,20 @@ pub const RED_ZONE: usize = 0;
 /// rustc's target specification has inline stack probes.
 pub const STACK_PROBES: bool = true;
 
+/// Assembly that leaves a context and comes back to it: every register is lost but those it saves itself.
+macro_rules! switch {
+    ($($assembly:tt)*) => {
+        asm!(
+            $($assembly)*
+            lateout("x20") _, lateout("x21") _, lateout("x22") _, lateout("x23") _, lateout("x24") _,
+            lateout("x25") _, lateout("x26") _, lateout("x27") _, lateout("x28") _, lateout("lr") _,
+            lateout("v8") _, lateout("v9") _, lateout("v10") _, lateout("v11") _,
+            lateout("v12") _, lateout("v13") _, lateout("v14") _, lateout("v15") _,
+            clobber_abi("C"),
+        )
+    };
+}
+
 /// First code of a new coroutine, see `asm/aarch64.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {
@@ -54,7 +68,7 @@ pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word,
     // SAFETY: the asm leaves sp, x19 and x29 as it found them and declares the rest clobbered; the caller vouches for
     // the context.
     unsafe {
-        asm!(
+        switch!(
             "stp x29, x19, [sp, #-32]!",
             "ldr x9, [x2]",
             // To the resumed side, which finds its own stack pointer in x2, ours in sp, and the return address in lr.
@@ -63,11 +77,6 @@ pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word,
             inlateout("x0") word => answer,
             inlateout("x1") signal => _,
             inlateout("x2") target.0.get() => pointer,
-            lateout("x20") _, lateout("x21") _, lateout("x22") _, lateout("x23") _, lateout("x24") _,
-            lateout("x25") _, lateout("x26") _, lateout("x27") _, lateout("x28") _, lateout("lr") _,
-            lateout("v8") _, lateout("v9") _, lateout("v10") _, lateout("v11") _,
-            lateout("v12") _, lateout("v13") _, lateout("v14") _, lateout("v15") _,
-            clobber_abi("C"),
         );
         (answer, StackPointer::from_raw(pointer))
     }
@@ -85,7 +94,7 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
     let pointer: usize;
     // SAFETY: as in `resume`; the parent is not null since it is a stack pointer.
     unsafe {
-        asm!(
+        switch!(
             "adr x9, 2f",
             "stp x9, x19, [sp, #-32]!",
             "str x29, [sp, #16]",
@@ -104,11 +113,6 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
             lateout("x1") signal,
             lateout("x2") _,
             inlateout("x3") parent.0.get() => pointer,
-            lateout("x20") _, lateout("x21") _, lateout("x22") _, lateout("x23") _, lateout("x24") _,
-            lateout("x25") _, lateout("x26") _, lateout("x27") _, lateout("x28") _, lateout("lr") _,
-            lateout("v8") _, lateout("v9") _, lateout("v10") _, lateout("v11") _,
-            lateout("v12") _, lateout("v13") _, lateout("v14") _, lateout("v15") _,
-            clobber_abi("C"),
         );
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
@@ -132,7 +136,7 @@ pub unsafe fn transfer(
     let pointer: usize;
     // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
     unsafe {
-        asm!(
+        switch!(
             "adr x9, 2f",
             "stp x9, x19, [sp, #-32]!",
             "str x29, [sp, #16]",
@@ -154,11 +158,6 @@ pub unsafe fn transfer(
             inlateout("x2") target.0.get() => _,
             inlateout("x3") parent.0.get() => pointer,
             inlateout("x4") place => _,
-            lateout("x20") _, lateout("x21") _, lateout("x22") _, lateout("x23") _, lateout("x24") _,
-            lateout("x25") _, lateout("x26") _, lateout("x27") _, lateout("x28") _, lateout("lr") _,
-            lateout("v8") _, lateout("v9") _, lateout("v10") _, lateout("v11") _,
-            lateout("v12") _, lateout("v13") _, lateout("v14") _, lateout("v15") _,
-            clobber_abi("C"),
         );
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }

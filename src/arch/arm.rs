@@ -35,6 +35,19 @@ pub const RED_ZONE: usize = 0;
 /// rustc emits none: a large frame can jump over a small guard.
 pub const STACK_PROBES: bool = false;
 
+/// Assembly that leaves a context and comes back to it: every register is lost but those it saves itself.
+macro_rules! switch {
+    ($($assembly:tt)*) => {
+        asm!(
+            $($assembly)*
+            lateout("r4") _, lateout("r5") _, lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("lr") _,
+            lateout("d8") _, lateout("d9") _, lateout("d10") _, lateout("d11") _,
+            lateout("d12") _, lateout("d13") _, lateout("d14") _, lateout("d15") _,
+            clobber_abi("C"),
+        )
+    };
+}
+
 /// First code of a new coroutine, see `asm/arm.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {
@@ -54,7 +67,7 @@ pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word,
     // SAFETY: the asm leaves sp, r6, r7 and r11 as it found them and declares the rest clobbered; the caller vouches
     // for the context.
     unsafe {
-        asm!(
+        switch!(
             // The place of lr is filled by the resumed side.
             "push {{r6, r7, r11, lr}}",
             "ldr r12, [r2]",
@@ -64,10 +77,6 @@ pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word,
             inlateout("r0") word => answer,
             inlateout("r1") signal => _,
             inlateout("r2") target.0.get() => pointer,
-            lateout("r4") _, lateout("r5") _, lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("lr") _,
-            lateout("d8") _, lateout("d9") _, lateout("d10") _, lateout("d11") _,
-            lateout("d12") _, lateout("d13") _, lateout("d14") _, lateout("d15") _,
-            clobber_abi("C"),
         );
         (answer, StackPointer::from_raw(pointer))
     }
@@ -85,7 +94,7 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
     let pointer: usize;
     // SAFETY: as in `resume`; the parent is not null since it is a stack pointer.
     unsafe {
-        asm!(
+        switch!(
             "adr r5, 2f",
             "push {{r5, r6, r7, r11}}",
             "mov r2, sp",
@@ -103,10 +112,6 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
             lateout("r1") signal,
             lateout("r2") _,
             inlateout("r3") parent.0.get() => pointer,
-            lateout("r4") _, lateout("r5") _, lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("lr") _,
-            lateout("d8") _, lateout("d9") _, lateout("d10") _, lateout("d11") _,
-            lateout("d12") _, lateout("d13") _, lateout("d14") _, lateout("d15") _,
-            clobber_abi("C"),
         );
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
@@ -130,10 +135,10 @@ pub unsafe fn transfer(
     let pointer: usize;
     // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
     unsafe {
-        asm!(
+        switch!(
             "adr r5, 2f",
             "push {{r5, r6, r7, r11}}",
-            "str sp, [r4]",
+            "str sp, [r12]",
             // The target finds its own stack pointer in r2, the parent's in sp and its return address in lr.
             "ldr lr, [r3, #12]",
             "mov sp, r3",
@@ -148,11 +153,7 @@ pub unsafe fn transfer(
             inlateout("r1") 0_usize => signal,
             inlateout("r2") target.0.get() => _,
             inlateout("r3") parent.0.get() => pointer,
-            inlateout("r4") place => _,
-            lateout("r5") _, lateout("r8") _, lateout("r9") _, lateout("r10") _, lateout("lr") _,
-            lateout("d8") _, lateout("d9") _, lateout("d10") _, lateout("d11") _,
-            lateout("d12") _, lateout("d13") _, lateout("d14") _, lateout("d15") _,
-            clobber_abi("C"),
+            inlateout("r12") place => _,
         );
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }

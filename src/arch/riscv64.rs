@@ -35,6 +35,22 @@ pub const RED_ZONE: usize = 0;
 /// rustc emits none: a large frame can jump over a small guard.
 pub const STACK_PROBES: bool = false;
 
+/// Assembly that leaves a context and comes back to it: every register is lost but those it saves itself.
+macro_rules! switch {
+    ($($assembly:tt)*) => {
+        asm!(
+            $($assembly)*
+            lateout("ra") _,
+            lateout("s2") _, lateout("s3") _, lateout("s4") _, lateout("s5") _, lateout("s6") _,
+            lateout("s7") _, lateout("s8") _, lateout("s9") _, lateout("s10") _, lateout("s11") _,
+            lateout("fs0") _, lateout("fs1") _, lateout("fs2") _, lateout("fs3") _,
+            lateout("fs4") _, lateout("fs5") _, lateout("fs6") _, lateout("fs7") _,
+            lateout("fs8") _, lateout("fs9") _, lateout("fs10") _, lateout("fs11") _,
+            clobber_abi("C"),
+        )
+    };
+}
+
 /// First code of a new coroutine, see `asm/riscv64.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {
@@ -54,7 +70,7 @@ pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word,
     // SAFETY: the asm leaves sp, s0 and s1 as it found them and declares the rest clobbered; the caller vouches for
     // the context.
     unsafe {
-        asm!(
+        switch!(
             "addi sp, sp, -32",
             "sd s0, 0(sp)",
             "sd s1, 8(sp)",
@@ -67,13 +83,6 @@ pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word,
             inlateout("a0") word => answer,
             inlateout("a1") signal => _,
             inlateout("a2") target.0.get() => pointer,
-            lateout("ra") _,
-            lateout("s2") _, lateout("s3") _, lateout("s4") _, lateout("s5") _, lateout("s6") _,
-            lateout("s7") _, lateout("s8") _, lateout("s9") _, lateout("s10") _, lateout("s11") _,
-            lateout("fs0") _, lateout("fs1") _, lateout("fs2") _, lateout("fs3") _,
-            lateout("fs4") _, lateout("fs5") _, lateout("fs6") _, lateout("fs7") _,
-            lateout("fs8") _, lateout("fs9") _, lateout("fs10") _, lateout("fs11") _,
-            clobber_abi("C"),
         );
         (answer, StackPointer::from_raw(pointer))
     }
@@ -91,7 +100,7 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
     let pointer: usize;
     // SAFETY: as in `resume`; the parent is not null since it is a stack pointer.
     unsafe {
-        asm!(
+        switch!(
             "lla t1, 2f",
             "addi sp, sp, -32",
             "sd t1, 0(sp)",
@@ -113,13 +122,6 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
             lateout("a1") signal,
             lateout("a2") _,
             inlateout("a3") parent.0.get() => pointer,
-            lateout("ra") _,
-            lateout("s2") _, lateout("s3") _, lateout("s4") _, lateout("s5") _, lateout("s6") _,
-            lateout("s7") _, lateout("s8") _, lateout("s9") _, lateout("s10") _, lateout("s11") _,
-            lateout("fs0") _, lateout("fs1") _, lateout("fs2") _, lateout("fs3") _,
-            lateout("fs4") _, lateout("fs5") _, lateout("fs6") _, lateout("fs7") _,
-            lateout("fs8") _, lateout("fs9") _, lateout("fs10") _, lateout("fs11") _,
-            clobber_abi("C"),
         );
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
@@ -143,7 +145,7 @@ pub unsafe fn transfer(
     let pointer: usize;
     // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
     unsafe {
-        asm!(
+        switch!(
             "lla t1, 2f",
             "addi sp, sp, -32",
             "sd t1, 0(sp)",
@@ -167,13 +169,6 @@ pub unsafe fn transfer(
             inlateout("a2") target.0.get() => _,
             inlateout("a3") parent.0.get() => pointer,
             inlateout("a4") place => _,
-            lateout("ra") _,
-            lateout("s2") _, lateout("s3") _, lateout("s4") _, lateout("s5") _, lateout("s6") _,
-            lateout("s7") _, lateout("s8") _, lateout("s9") _, lateout("s10") _, lateout("s11") _,
-            lateout("fs0") _, lateout("fs1") _, lateout("fs2") _, lateout("fs3") _,
-            lateout("fs4") _, lateout("fs5") _, lateout("fs6") _, lateout("fs7") _,
-            lateout("fs8") _, lateout("fs9") _, lateout("fs10") _, lateout("fs11") _,
-            clobber_abi("C"),
         );
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }

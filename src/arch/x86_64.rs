@@ -32,6 +32,17 @@ pub const RED_ZONE: usize = 128;
 /// rustc's target specification has inline stack probes.
 pub const STACK_PROBES: bool = true;
 
+/// Assembly that leaves a context and comes back to it: every register is lost but those it saves itself.
+macro_rules! switch {
+    ($($assembly:tt)*) => {
+        asm!(
+            $($assembly)*
+            lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
+            clobber_abi("sysv64"),
+        )
+    };
+}
+
 /// First code of a new coroutine, see `asm/x86_64.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {
@@ -51,7 +62,7 @@ pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word,
     // SAFETY: the asm leaves rsp, rbx and rbp as it found them and declares the rest clobbered; the caller vouches
     // for the context. Without `nostack` the compiler keeps nothing in the red zone here.
     unsafe {
-        asm!(
+        switch!(
             "push rbp",
             "push rbx",
             // To the resumed side, which finds its own stack pointer in rdx and ours, with the return address, in rsp.
@@ -61,8 +72,6 @@ pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word,
             inlateout("rdi") word => answer,
             inlateout("rsi") signal => _,
             inlateout("rdx") target.0.get() => pointer,
-            lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
-            clobber_abi("sysv64"),
         );
         (answer, StackPointer::from_raw(pointer))
     }
@@ -80,7 +89,7 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
     let pointer: usize;
     // SAFETY: as in `resume`; the parent is not null since it is a stack pointer.
     unsafe {
-        asm!(
+        switch!(
             "push rbp",
             "push rbx",
             "lea rax, [rip + 2f]",
@@ -98,8 +107,6 @@ pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackP
             inlateout("rdi") word => answer,
             lateout("rsi") signal,
             inlateout("rcx") parent.0.get() => pointer,
-            lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
-            clobber_abi("sysv64"),
         );
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
@@ -123,7 +130,7 @@ pub unsafe fn transfer(
     let pointer: usize;
     // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
     unsafe {
-        asm!(
+        switch!(
             "push rbp",
             "push rbx",
             "lea rax, [rip + 2f]",
@@ -143,8 +150,6 @@ pub unsafe fn transfer(
             inlateout("rdx") target.0.get() => _,
             inlateout("rcx") parent.0.get() => pointer,
             inlateout("r8") place => _,
-            lateout("r12") _, lateout("r13") _, lateout("r14") _, lateout("r15") _,
-            clobber_abi("sysv64"),
         );
         (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
