@@ -46,11 +46,19 @@
 //! # Safety model
 //!
 //! A coroutine stays on the thread that created it: [`Coroutine`] is neither `Send` nor `Sync`. So no thread-local is
-//! ever seen from a second thread. It owns what it uses (`'static`), so forgetting one leaks memory and nothing else.
-//! From its first resume until its function has returned or unwound, its stack is neither freed nor moved nor reused.
+//! ever seen from a second thread. It owns what it uses (`'static`), so forgetting one leaks what it owns. From its first
+//! resume until its function has returned or unwound, its stack is neither freed nor moved nor reused.
 //!
-//! What remains for the user to know: a library that keeps a raw pointer to stack data in a thread-local across a user
-//! callback may see such callbacks end in another order than they began when they suspend.
+//! What remains for the user to know: the standard library's thread-locals rely on calls ending in the order in which they
+//! began, and code that suspends does not keep that order.
+//!
+//! - Do not suspend inside the initialiser of a `thread_local!`: another coroutine may initialise it meanwhile, and lose
+//!   its value when the first goes on. The same holds for a callback of a library that keeps a raw pointer to stack data
+//!   in a thread-local meanwhile.
+//! - Do not let a thread end while a coroutine on it is suspended inside [`LocalKey::with`](std::thread::LocalKey::with),
+//!   forgotten or kept in a thread-local: the value is destroyed with the thread, and the coroutine, or a scoped thread
+//!   it began, still refers to it. Finish or drop it before.
+//! - A frame larger than the guard can pass it where frames are not probed; see [`stack::guard_size`].
 #![cfg_attr(not(feature = "std"), no_std)]
 
 mod arch;

@@ -93,10 +93,13 @@ impl Connection<'_> {
                         self.flush()?;
                         return Ok(End::Linger);
                     }
-                    if self.out.len() >= OUTPUT_FULL {
+                    // A client whose socket is always ready must not keep the others waiting: neither with many requests
+                    // nor with large answers.
+                    let full = self.out.len() >= OUTPUT_FULL;
+                    if full {
                         self.flush()?;
                     }
-                    if self.requests.is_multiple_of(TURN) {
+                    if full || self.requests.is_multiple_of(TURN) {
                         rt::yield_now();
                     }
                 }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// The most names a listing shows; a directory may hold any number.
-const NAMES_LIMIT: usize = 10_000;
+const NAMES_LIMIT: usize = 1_000;
 
 /// Lists `directory`, which was asked for by the names in `segments`: directories first, then files, each in order.
 pub fn page(directory: &Path, segments: &[OsString]) -> io::Result<String> {

@@ -1,13 +1,13 @@
 //! Panics and drops that meet at the border of a coroutine.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::thread;
 
 use qemu_tests::in_a_child;
 use switchback::stack::{Mapped, Stack};
-use switchback::{Coroutine, Resumed, Yielder};
+use switchback::{Coroutine, Resumed, Scoped, Yielder, scoped};
 
 fn coroutine<Y: 'static, R: 'static>(body: impl FnOnce(&Yielder<(), Y>) -> R + 'static) -> Coroutine<(), Y, R> {
     Coroutine::new(|yielder: &Yielder<(), Y>, ()| body(yielder)).expect("a stack for the coroutine")
@@ -196,57 +196,101 @@ fn a_destructor_that_suspends_during_unwinding_ends_the_process_with_a_message()
     let Some(child) = child else { return };
     let said = String::from_utf8_lossy(&child.stderr);
     assert!(!child.status.success());
-    assert!(said.contains("suspended a coroutine while it is panicking"), "{said}");
+    assert!(said.contains("suspended a coroutine while its thread is panicking"), "{said}");
+}
+
+/// Panics, and lets a destructor do something meanwhile.
+fn while_panicking(f: impl FnOnce()) {
+    let mut f = Some(f);
+    let panic = panic::catch_unwind(AssertUnwindSafe(|| {
+        let _guard = OnDrop(|| f.take().expect("dropped once")());
+        panic::resume_unwind(Box::new("the first panic"));
+    }));
+    assert_eq!(panic.expect_err("it panics").downcast_ref(), Some(&"the first panic"));
+    assert!(!thread::panicking());
 }
 
 #[test]
-fn a_destructor_may_resume_a_coroutine_during_unwinding() {
-    let values = Rc::new(Cell::new(0));
-    let (sum, mut counter) = (
-        values.clone(),
-        coroutine(|yielder| {
-            for n in 1..=3 {
-                yielder.suspend(n);
+fn a_destructor_may_run_a_coroutine_to_its_end_during_unwinding() {
+    let mut returned = None;
+    while_panicking(|| returned = Some(coroutine(|_: &Yielder<(), ()>| 8).resume(())));
+    assert_eq!(returned, Some(Resumed::Returned(8)));
+}
+
+#[test]
+fn a_coroutine_that_a_destructor_resumes_during_unwinding_cannot_suspend() {
+    // Were it allowed, a panic of the coroutine's own could be suspended with it, and be counted for ever.
+    while_panicking(|| {
+        let mut coroutine = coroutine(|yielder: &Yielder<(), ()>| yielder.suspend(()));
+        let refused = panic::catch_unwind(AssertUnwindSafe(|| coroutine.resume(()))).expect_err("it may not suspend");
+        assert_eq!(refused.downcast_ref(), Some(&"suspended a coroutine while its thread is panicking"));
+        assert!(coroutine.is_finished());
+    });
+}
+
+#[test]
+fn a_scoped_coroutine_that_leaves_a_bomb_during_a_panic_is_ended_once() {
+    // Suspended before the panic, in a scope that ends during it: the bomb is dropped, and with it goes off, while the
+    // scope ends its coroutine.
+    let (stack, given_back) = told();
+    let panic = panic::catch_unwind(AssertUnwindSafe(|| {
+        scoped(
+            stack,
+            |yielder: &Yielder<(), ()>, ()| {
+                panic::catch_unwind(AssertUnwindSafe(|| yielder.suspend(()))).expect_err("its scope ends");
+                panic::resume_unwind(Box::new(BombWhenDropped));
+            },
+            |mut coroutine: Scoped<(), (), (), Told>| {
+                assert_eq!(coroutine.resume(()), Resumed::Yielded(()));
+                panic::resume_unwind(Box::new("the first panic"));
+            },
+        )
+    }));
+    assert_eq!(panic.err().and_then(|panic| panic.downcast_ref().copied()), Some("the first panic"));
+    assert!(given_back.get());
+}
+
+/// A panic's payload whose destructor panics.
+struct BombWhenDropped;
+
+impl Drop for BombWhenDropped {
+    fn drop(&mut self) {
+        panic::resume_unwind(Box::new(()));
+    }
+}
+
+#[test]
+fn a_coroutine_that_leaves_a_bomb_while_unwound_during_a_panic_is_over() {
+    let (stack, given_back) = told();
+    let mut coroutine = Coroutine::with_stack(stack, |yielder: &Yielder<(), ()>, ()| {
+        panic::catch_unwind(AssertUnwindSafe(|| yielder.suspend(()))).expect_err("it is dropped");
+        panic::resume_unwind(Box::new(BombWhenDropped));
+    })
+    .expect("it fits");
+    assert_eq!(coroutine.resume(()), Resumed::<(), ()>::Yielded(()));
+    while_panicking(|| drop(coroutine));
+    assert!(given_back.get());
+}
+
+#[test]
+fn a_running_coroutine_that_ends_its_process_is_left_alone() {
+    thread_local! {
+        static HELD: RefCell<Option<Coroutine<(), (), ()>>> = const { RefCell::new(None) };
+    }
+    for suspends in [0, 1] {
+        let name = "a_running_coroutine_that_ends_its_process_is_left_alone";
+        let Some(child) = in_a_child(name, || {
+            let ending = coroutine(move |yielder| {
+                (0..suspends).for_each(|_| yielder.suspend(()));
+                std::process::exit(17);
+            });
+            HELD.set(Some(ending));
+            loop {
+                HELD.with_borrow_mut(|held| held.as_mut().expect("it was put here").resume(()));
             }
-        }),
-    );
-    // Resumed before, while and after its owner panics.
-    assert_eq!(counter.resume(()), Resumed::Yielded(1));
-    let mut counter = Some(counter);
-    let kept = Rc::new(Cell::new(None));
-    let keep = kept.clone();
-    let guard = OnDrop(move || {
-        assert!(thread::panicking());
-        let mut counter = counter.take().expect("dropped once");
-        let Resumed::Yielded(value) = counter.resume(()) else { return };
-        sum.set(value);
-        keep.set(Some(counter));
-    });
-    panic::catch_unwind(AssertUnwindSafe(move || {
-        let _guard = guard;
-        panic::resume_unwind(Box::new(()));
-    }))
-    .expect_err("it panics");
-    assert_eq!(values.get(), 2);
-    let mut counter = kept.take().expect("the destructor kept it");
-    assert_eq!(counter.resume(()), Resumed::Yielded(3));
-    assert_eq!(counter.resume(()), Resumed::Returned(()));
-}
-
-#[test]
-fn a_coroutine_first_resumed_while_its_owner_panics_can_suspend_to_it() {
-    let seen = Rc::new(Cell::new(0));
-    let log = seen.clone();
-    let guard = OnDrop(move || {
-        let mut inner = coroutine(|yielder| yielder.suspend(8));
-        let Resumed::Yielded(value) = inner.resume(()) else { return };
-        log.set(value);
-        assert_eq!(inner.resume(()), Resumed::Returned(()));
-    });
-    panic::catch_unwind(AssertUnwindSafe(move || {
-        let _guard = guard;
-        panic::resume_unwind(Box::new(()));
-    }))
-    .expect_err("it panics");
-    assert_eq!(seen.get(), 8);
+        }) else {
+            return;
+        };
+        assert_eq!(child.status.code(), Some(17), "{child:?}");
+    }
 }

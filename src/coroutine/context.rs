@@ -91,7 +91,7 @@ impl Context {
     /// The stack must stay where it is and be used by nobody else until `entry` has returned, or for ever if it never
     /// does.
     pub unsafe fn new(stack: &impl Stack, entry: Entry) -> Result<Context, Error> {
-        let size = stack.top().addr().get() - stack.limit().addr().get();
+        let size = stack.top().addr().get().saturating_sub(stack.limit().addr().get());
         let needed = 4 * size_of::<usize>() + LEAST_FREE;
         if size < needed {
             return Err(Error::too_small(size, needed));

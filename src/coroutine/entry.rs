@@ -20,11 +20,14 @@ pub(super) fn prepare<Input, Yield, Return, F>(stack: &impl Stack, f: F) -> Resu
 where
     F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
 {
-    let size = stack.top().addr().get() - stack.limit().addr().get();
+    let size = stack.top().addr().get().saturating_sub(stack.limit().addr().get());
     let align = align_of::<Slot<F, Return>>().max(ALIGNMENT);
     let stagger = stagger(stack.top().addr().get(), size);
-    // Alignment may cost up to `align` bytes, the frame below takes four words.
-    let needed = size_of::<Slot<F, Return>>().saturating_add(stagger + align + 4 * size_of::<usize>() + LEAST_FREE);
+    // Alignment may cost up to `align` bytes, the frame below takes four words. When it runs, the function is moved to a
+    // frame of its own, and unoptimised code makes further copies on the way.
+    let copies = size_of::<F>().saturating_mul(4);
+    let fixed = stagger + align + 4 * size_of::<usize>() + LEAST_FREE;
+    let needed = size_of::<Slot<F, Return>>().saturating_add(copies).saturating_add(fixed);
     if size < needed {
         return Err(Error::too_small(size, needed));
     }
@@ -72,7 +75,7 @@ fn stagger(top: usize, size: usize) -> usize {
 /// # Safety
 ///
 /// Called once by the trampoline with what a resume sent and the link that [`prepare`] made, for the same types.
-unsafe extern "C" fn entry<Input, Yield, Return, F>(word: Word, signal: Signal, _: usize, link: *const Link) -> Word
+unsafe extern "C" fn entry<Input, Yield, Return, F>(word: Word, _: Signal, _: usize, link: *const Link) -> Word
 where
     F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
 {
@@ -80,7 +83,6 @@ where
     unsafe {
         let slot = slot_above::<F, Return>(link);
         let yielder = Yielder::<Input, Yield>::from_link(link);
-        yielder.start(signal);
         let input = value::decode::<Input>(word);
         let function = ManuallyDrop::take(&mut (*slot).function);
         let result = unwind::catch(move || function(yielder, input));

@@ -8,8 +8,8 @@
 //!          +--------------------------------+
 //!          | slot: the function to run      |  later its result
 //!          +--------------------------------+
-//!          | link: parent, and a word: how  |  what a `Yielder` points at; once it runs, the word tells whether
-//!          |       to drop the function     |  the resumer is panicking
+//!          | link: parent, and a word: how  |  what a `Yielder` points at
+//!          |       to drop the function     |
 //!          +--------------------------------+
 //!          | entry, trampoline              |  overwritten once it runs
 //!   sp --> +--------------------------------+
@@ -69,7 +69,8 @@ type DefaultStack = crate::stack::Borrowed;
 /// after. One that is suspended is *unwound*: it is resumed with a panic of its own kind, which does not run the panic
 /// hook, so that the destructors of everything on its stack run, innermost first. A `catch_unwind` inside sees that
 /// panic; it should pass it on. If it does not and the coroutine suspends again, it is unwound again, a hundred times at
-/// the most; then the stack is leaked, because nobody can tell who still points into it. A coroutine that panics with
+/// the most, and no more if dropping a yielded value panics; then the stack is leaked, because nobody can tell who still
+/// points into it. So it is if the coroutine is running when it is dropped, as a thread-local's is by `process::exit`. A coroutine that panics with
 /// something else while it is unwound passes that panic to whoever drops it, or loses it if that one is panicking.
 ///
 /// Where panics abort (`panic = "abort"`, or without the `std` feature) there is no unwinding: the stack of a suspended

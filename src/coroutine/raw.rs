@@ -3,21 +3,29 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
+use core::num::NonZeroUsize;
 
-use super::unwind::{self, Panic, RESUMER_IS_PANICKING, panicking};
+use super::unwind::{self, Panic};
 use super::{Resumed, Yielder, entry, value};
 use crate::arch::{self, StackPointer};
 use crate::stack::{Error, Stack};
 
 /// See the module. Dropping one ends it; where that cannot be done, its stack is leaked.
 pub(super) struct Raw<Input, Yield, Return, S: Stack> {
-    /// None once it has finished.
-    context: Option<StackPointer>,
+    /// [`FINISHED`], [`OUT_OF_REACH`], or the stack pointer of a suspended context.
+    context: usize,
     stack: ManuallyDrop<S>,
     /// Neither Send nor Sync; takes inputs, gives yields and a return value.
     #[expect(clippy::type_complexity, reason = "it is read by the compiler only")]
     types: PhantomData<(*mut (), fn(Input) -> (Yield, Return))>,
 }
+
+/// Its function is over.
+const FINISHED: usize = 0;
+/// It is running, or it could not be ended: its stack is in use, and nobody may continue it.
+///
+/// A destructor can come across a coroutine that runs: a thread-local's, when the coroutine calls `process::exit`.
+const OUT_OF_REACH: usize = 1;
 
 impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
     /// # Safety
@@ -29,19 +37,17 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
         F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
     {
         let context = entry::prepare::<Input, Yield, Return, F>(&stack, f)?;
-        Ok(Self { context: Some(context), stack: ManuallyDrop::new(stack), types: PhantomData })
+        Ok(Self { context: context.0.get(), stack: ManuallyDrop::new(stack), types: PhantomData })
     }
 
     #[inline]
     pub(super) fn resume(&mut self, input: Input) -> Resumed<Yield, Return> {
-        let Some(context) = self.context else { resumed_after_end() };
+        let Some(context) = self.take_suspended() else { refuse(self.is_finished()) };
         let input = ManuallyDrop::new(input);
-        let signal = if panicking() { RESUMER_IS_PANICKING } else { 0 };
-        // SAFETY: the context is suspended since it is ours and we are not inside (`&mut self`); its stack is ours; it
-        // is on this thread since `Self` is not `Send` (invariant 2). It expects an encoded `Input`, which stays in
-        // place until we are back.
-        let (word, context) = unsafe { arch::resume(context, value::encode(&input), signal) };
-        self.context = context;
+        // SAFETY: the context is suspended, and ours alone; its stack is ours; it is on this thread since `Self` is not
+        // `Send` (invariant 2). It expects an encoded `Input`, which stays in place until we are back.
+        let (word, context) = unsafe { arch::resume(context, value::encode(&input), 0) };
+        self.context = context.map_or(FINISHED, |context| context.0.get());
         if context.is_some() {
             // SAFETY: `suspend` sends an encoded `Yield`, which stays in place while suspended.
             Resumed::Yielded(unsafe { value::decode(word) })
@@ -56,7 +62,21 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
 
     #[inline]
     pub(super) fn is_finished(&self) -> bool {
-        self.context.is_none()
+        self.context == FINISHED
+    }
+
+    /// The context, to be continued; it is out of reach until the caller says what became of it.
+    #[inline(always)]
+    fn take_suspended(&mut self) -> Option<StackPointer> {
+        if self.context <= OUT_OF_REACH {
+            return None;
+        }
+        let context = self.context;
+        // Volatile, or the optimiser would drop it: it knows that nobody looks while we are borrowed. A thread-local's
+        // destructor does, when the coroutine ends the process.
+        // SAFETY: a place of ours.
+        unsafe { (&raw mut self.context).write_volatile(OUT_OF_REACH) };
+        NonZeroUsize::new(context).map(StackPointer)
     }
 
     /// Ends it and returns its stack; None if it cannot be ended, the stack is leaked then.
@@ -74,14 +94,16 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
     }
 
     /// Drops the function if it never ran, unwinds it if it is suspended; the panic that comes out of that is returned.
-    /// If it is not finished afterwards, it cannot be ended.
+    /// If it is not finished afterwards, it cannot be ended. Does not panic.
     #[inline]
     pub(super) fn end(&mut self) -> Option<Panic> {
-        let context = self.context?;
+        let context = self.take_suspended()?;
         // By value, so that a coroutine that has ended can live in registers.
         // SAFETY: the context is suspended, on our stack, on this thread, with our types.
-        let (context, panic) = unsafe { unwind::end::<Yield, Return>(context) };
-        self.context = context;
+        let (over, panic) = unsafe { unwind::end::<Yield, Return>(context) };
+        if over {
+            self.context = FINISHED;
+        }
         panic
     }
 }
@@ -112,6 +134,9 @@ impl<Input, Yield, Return, S: Stack> fmt::Debug for Raw<Input, Yield, Return, S>
 
 #[cold]
 #[inline(never)]
-fn resumed_after_end() -> ! {
-    panic!("resumed a coroutine that has finished")
+fn refuse(finished: bool) -> ! {
+    match finished {
+        true => panic!("resumed a coroutine that has finished"),
+        false => panic!("resumed a coroutine that is running, or that could not be ended"),
+    }
 }

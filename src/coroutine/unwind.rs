@@ -3,31 +3,32 @@
 //! A panic never crosses a switch: it is caught on the coroutine's stack and raised again on the resumer's.
 
 use super::entry;
-use crate::arch::{self, Signal, StackPointer};
+#[cfg(feature = "std")]
+use crate::arch::Signal;
+use crate::arch::{self, StackPointer};
 
 /// Signal: unwind instead of going on.
+#[cfg(feature = "std")]
 pub(super) const UNWIND: Signal = 1;
-/// Signal: whoever resumes is panicking, so the coroutine's thread counts a panic that is not its own.
-pub(super) const RESUMER_IS_PANICKING: Signal = 2;
 
 pub(super) use imp::*;
 
 /// Ends a coroutine that has not finished: drops its function if it never ran, else runs the destructors of what is on
 /// its stack. A panic that is not ours is returned, unless this thread is panicking already.
 ///
-/// What is returned of the context is None if the coroutine is over. If it is not, it cannot be unwound and may still
-/// use whatever it borrows.
+/// The answer begins with whether the coroutine is over. If it is not, it cannot be unwound and may still use whatever
+/// it borrows. Does not panic: whoever ends a coroutine must learn how that went.
 ///
 /// # Safety
 ///
 /// The context must be unstarted or suspended in a `suspend` of a coroutine with these types, on a mapped stack, on
 /// this thread. It must not be used again.
 #[cold]
-pub(super) unsafe fn end<Yield, Return>(context: StackPointer) -> (Option<StackPointer>, Option<Panic>) {
+pub(super) unsafe fn end<Yield, Return>(context: StackPointer) -> (bool, Option<Panic>) {
     // SAFETY: the caller's promise.
     unsafe {
         if arch::is_unstarted(context) {
-            return (None, catch(|| entry::drop_unstarted(context)).err());
+            return (true, catch(|| entry::drop_unstarted(context)).err().and_then(unless_panicking));
         }
         unwind::<Yield, Return>(context)
     }
@@ -38,7 +39,7 @@ mod imp {
     use std::any::Any;
     use std::panic::{self, AssertUnwindSafe};
 
-    use super::{RESUMER_IS_PANICKING, UNWIND};
+    use super::UNWIND;
     use crate::arch::{self, StackPointer, Word};
     use crate::coroutine::{entry, value};
 
@@ -77,30 +78,41 @@ mod imp {
     }
 
     /// Runs the destructors of a suspended coroutine.
-    pub(super) unsafe fn unwind<Yield, Return>(context: StackPointer) -> (Option<StackPointer>, Option<Panic>) {
+    pub(super) unsafe fn unwind<Yield, Return>(context: StackPointer) -> (bool, Option<Panic>) {
         if cfg!(panic = "abort") {
-            return (Some(context), None);
+            return (false, None);
         }
         let mut context = context;
         for _ in 0..ATTEMPTS {
-            let signal = UNWIND | if panicking() { RESUMER_IS_PANICKING } else { 0 };
             // SAFETY: the caller's promise; with `UNWIND` the word is not looked at.
-            let (word, next) = unsafe { arch::resume(context, Word::uninit(), signal) };
+            let (word, next) = unsafe { arch::resume(context, Word::uninit(), UNWIND) };
             let Some(next) = next else {
                 // SAFETY: it has just ended, its stack is still mapped.
                 let result = unsafe { entry::take_result::<Return>(word) };
                 // A result that nobody wants is dropped, which may panic as well.
                 let panic = result.and_then(|value| catch(|| drop(value))).err();
-                return (None, panic.filter(|panic| !panic.is::<Unwinding>() && !panicking()));
+                return (true, panic.filter(|panic| !panic.is::<Unwinding>()).and_then(unless_panicking));
             };
             context = next;
             // SAFETY: `suspend` sends an encoded `Yield`, which stays in place while suspended.
             let value = unsafe { value::decode::<Yield>(word) };
             if let Err(panic) = catch(|| drop(value)) {
-                return (Some(context), Some(panic).filter(|_| !panicking()));
+                return (false, unless_panicking(panic));
             }
         }
-        (Some(context), None)
+        (false, None)
+    }
+
+    /// Drops a panic that cannot be raised because one is under way.
+    pub(super) fn unless_panicking(panic: Panic) -> Option<Panic> {
+        if !panicking() {
+            return Some(panic);
+        }
+        // What its destructor panics with may panic when dropped as well, and so on; nothing obliges us to try.
+        if let Err(another) = catch(|| drop(panic)) {
+            core::mem::forget(another);
+        }
+        None
     }
 }
 
@@ -136,7 +148,12 @@ mod imp {
 
     /// There is no unwinding without `std`.
     #[allow(clippy::extra_unused_type_parameters, reason = "the real one drops values of these types")]
-    pub(super) unsafe fn unwind<Yield, Return>(context: StackPointer) -> (Option<StackPointer>, Option<Panic>) {
-        (Some(context), None)
+    pub(super) unsafe fn unwind<Yield, Return>(_: StackPointer) -> (bool, Option<Panic>) {
+        (false, None)
+    }
+
+    /// Cannot be called.
+    pub(super) fn unless_panicking(panic: Panic) -> Option<Panic> {
+        match panic {}
     }
 }

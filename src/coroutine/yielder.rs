@@ -4,7 +4,7 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
-use super::unwind::{self, RESUMER_IS_PANICKING, UNWIND, panicking};
+use super::unwind::{self, panicking};
 use super::value;
 use crate::arch::{self, Link};
 
@@ -39,13 +39,14 @@ impl<Input, Yield> Yielder<Input, Yield> {
     /// With a panic of its own kind when the coroutine is dropped instead of resumed, so that its stack is unwound: do
     /// not keep a `catch_unwind` around it from passing that on.
     ///
-    /// If the coroutine is panicking or being unwound, that is, when a destructor calls it during unwinding: what runs
-    /// next on this thread would be taken for panicking too. Such a panic in a destructor aborts the process, as Rust
-    /// has it.
+    /// If the thread is panicking: when a destructor calls it during unwinding, or when a destructor resumed the
+    /// coroutine then. What runs next on this thread would be taken for panicking too, or a panic of this coroutine
+    /// would be counted for ever (invariant 5). A panic that leaves a destructor during unwinding aborts the process, as
+    /// Rust has it.
     #[inline]
     pub fn suspend(&self, value: Yield) -> Input {
         if panicking() {
-            self.allow_if_the_resumer_is_panicking_too();
+            suspended_while_panicking();
         }
         let value = ManuallyDrop::new(value);
         // SAFETY: the parent is the last resumer, as set below and by the trampoline. It expects an encoded `Yield`,
@@ -53,41 +54,18 @@ impl<Input, Yield> Yielder<Input, Yield> {
         let (word, signal, parent) = unsafe { arch::suspend(self.link.parent.get(), value::encode(&value)) };
         self.link.parent.set(parent);
         if signal != 0 {
-            self.heed(signal);
+            // `UNWIND` is the only one.
+            unwind::throw();
         }
         // SAFETY: a resume without `UNWIND` brings an encoded `Input`, which stays in place while we run.
         unsafe { value::decode(word) }
     }
+}
 
-    /// Called by the entry function before anything else.
-    #[inline(always)]
-    pub(super) fn start(&self, signal: arch::Signal) {
-        self.set_resumer_is_panicking(signal & RESUMER_IS_PANICKING != 0);
-    }
-
-    /// Takes what the resumer signalled.
-    #[cold]
-    fn heed(&self, signal: arch::Signal) {
-        if signal & UNWIND != 0 {
-            unwind::throw();
-        }
-        self.set_resumer_is_panicking(signal & RESUMER_IS_PANICKING != 0);
-    }
-
-    /// Suspending goes back to the code that resumed us: if that code was panicking already, all is as it was.
-    #[cold]
-    fn allow_if_the_resumer_is_panicking_too(&self) {
-        if self.link.data.get().is_null() {
-            panic!("suspended a coroutine while it is panicking");
-        }
-        self.set_resumer_is_panicking(false);
-    }
-
-    /// While the coroutine runs, this is what the link's word says.
-    #[inline(always)]
-    fn set_resumer_is_panicking(&self, panicking: bool) {
-        self.link.data.set(core::ptr::without_provenance_mut(usize::from(panicking)));
-    }
+#[cold]
+#[inline(never)]
+fn suspended_while_panicking() -> ! {
+    panic!("suspended a coroutine while its thread is panicking")
 }
 
 impl<Input, Yield> fmt::Debug for Yielder<Input, Yield> {

@@ -34,7 +34,9 @@
 //! - A runtime has one worker: the thread that called [`run`]. For more threads, start more runtimes; sockets, handles
 //!   and [`Unparker`](task::Unparker)s may be moved between them.
 //! - Tasks are switched only where they wait (or yield). One that computes for long keeps the others waiting.
-//! - A task that has begun stays on its thread, so `thread_local!`, `Rc` and lock guards behave as in a thread.
+//! - A task that has begun stays on its thread, so `thread_local!`, `Rc` and lock guards behave as in a thread whose other
+//!   tasks run while it waits. So do not wait inside the initialiser of a `thread_local!`; the safety model of
+//!   [`switchback`] says why.
 //! - Everything here works in plain threads too, where it blocks the thread as the standard library does.
 //! - A task that is unwinding never switches: a socket or a sleep used in a destructor during a panic blocks the worker.
 //! - What runs out (memory for stacks, mappings, descriptors) is an error of the call that needed it.

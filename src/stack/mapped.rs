@@ -94,6 +94,9 @@ unsafe impl Stack for Mapped {
 ///
 /// One page where the compiler probes the pages of a large frame one by one; at least 64 KiB where it does not (arm,
 /// riscv64, loongarch64), because a frame could jump over less.
+///
+/// A single frame that is larger than the guard, and whose near end is not touched first, can still pass it there, and in
+/// code of other compilers that does not probe. Whoever runs such code gives it a stack that the frame fits on.
 pub fn guard_size() -> usize {
     let page = system::page_size();
     if arch::STACK_PROBES { page } else { page.max(64 * 1024) }

@@ -42,7 +42,7 @@ const _: () = assert!(ALIGNMENT >= arch::STACK_ALIGNMENT && ALIGNMENT.is_multipl
 /// # Safety
 ///
 /// - `top` and `limit` return the same addresses each time, also after the value was moved, and both are multiples
-///   of 16.
+///   of 16, `limit` not above `top`.
 /// - Everything from `limit` up to (not including) `top` can be read and written for as long as the value lives, and
 ///   for ever if the value is forgotten rather than dropped.
 /// - Nobody else uses that memory while the value lives.

@@ -44,16 +44,17 @@ thread_local! {
 pub(crate) struct Entered(());
 
 impl Driver {
-    /// Lets this driver serve the tasks of this thread.
-    pub(crate) fn enter(&self) -> Entered {
-        CURRENT.set(Some(self.clone()));
-        Entered(())
+    /// Lets this driver serve the tasks of this thread. `None` if the thread is ending.
+    pub(crate) fn enter(&self) -> Option<Entered> {
+        CURRENT.try_with(|current| current.replace(Some(self.clone()))).ok()?;
+        Some(Entered(()))
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        CURRENT.set(None);
+        // On a thread that is ending there may be nothing left to take back.
+        let _ = CURRENT.try_with(|current| current.take());
     }
 }
 
@@ -79,7 +80,11 @@ impl Source {
         direction: Direction,
         deadline: Option<Instant>,
     ) -> io::Result<()> {
-        let driver = if task::can_suspend() { CURRENT.with_borrow(Option::clone) } else { None };
+        let driver = if task::can_suspend() {
+            CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+        } else {
+            None
+        };
         match driver {
             Some(driver) => {
                 let token = self.register(&driver, descriptor)?;

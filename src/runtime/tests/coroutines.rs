@@ -13,7 +13,7 @@ fn a_runtime_inside_a_coroutine_is_refused() {
     let mut outer = Coroutine::new(|yielder: &Yielder<(), ()>, ()| rt::run(|| yielder.suspend(()))).expect("a stack");
     let Resumed::Returned(refused) = outer.resume(()) else { panic!("the task reached a yielder around its runtime") };
     let refused: io::Error = refused.expect_err("a runtime needs the thread's own stack");
-    assert!(refused.to_string().contains("inside a coroutine"), "{refused}");
+    assert!(refused.to_string().contains("not inside a coroutine"), "{refused}");
     // The thread is as it was: neither a worker nor a task.
     assert!(rt::metrics().is_none());
     rt::yield_now();
@@ -52,4 +52,27 @@ fn a_task_waits_from_inside_a_coroutine_of_its_own() {
     for (task, values) in (0..).zip(values) {
         assert_eq!(values, (0..5).map(|n| task * 10 + n).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn a_runtime_in_the_destructor_of_a_thread_local_is_refused_or_runs() {
+    struct RunsWhenDropped;
+    impl Drop for RunsWhenDropped {
+        fn drop(&mut self) {
+            // Whether the runtime's own thread-locals are gone by now is the system's choice.
+            match rt::run(|| 1) {
+                Ok(value) => assert_eq!(value, 1),
+                Err(error) => assert!(error.to_string().contains("ending"), "{error}"),
+            }
+        }
+    }
+    thread_local! {
+        static LAST: RunsWhenDropped = const { RunsWhenDropped };
+    }
+    std::thread::spawn(|| {
+        LAST.with(|_| ());
+        assert_eq!(rt::run(|| 2).expect("a runtime"), 2);
+    })
+    .join()
+    .expect("a destructor that panicked would have ended the process");
 }

@@ -279,6 +279,10 @@ impl Local {
     }
 }
 
+fn thread_is_ending() -> io::Error {
+    io::Error::other("a runtime cannot run on a thread that is ending: its thread-locals are gone")
+}
+
 /// A worker on the calling thread, ready to run. Dropping it ends every task that is left.
 pub(crate) struct Worker {
     local: Rc<Local>,
@@ -294,24 +298,30 @@ impl Worker {
     /// If it is one already, runs a coroutine just now or is panicking, or if the system has no descriptors for the
     /// driver.
     pub(crate) fn new() -> io::Result<Worker> {
-        if with_local(|_| ()).is_some() {
-            return Err(io::Error::other(
-                "a runtime runs on this thread already: spawn a task instead of nesting `run`",
-            ));
-        }
-        // The worker and its tasks are found through thread-locals. A coroutine around them could be suspended by a task
-        // and leave those behind for whoever resumed it, who would then wait in the name of a task that is not running.
-        if !stack::is_the_threads() {
-            return Err(io::Error::other(
-                "a runtime cannot run inside a coroutine: run it on the thread's own stack, with the coroutine inside",
-            ));
+        match LOCAL.try_with(|local| local.borrow().is_some()) {
+            Ok(false) => {}
+            Ok(true) => {
+                return Err(io::Error::other(
+                    "a runtime runs on this thread already: spawn a task instead of nesting `run`",
+                ));
+            }
+            Err(_) => return Err(thread_is_ending()),
         }
         if std::thread::panicking() {
             return Err(io::Error::other(
                 "a runtime cannot run while its thread is panicking: its tasks could not switch",
             ));
         }
+        // First, since what follows needs a descriptor for a moment, and could not say so.
         let driver = Driver::new()?;
+        // The worker and its tasks are found through thread-locals. A coroutine around them could be suspended by a task
+        // and leave those behind for whoever resumed it, who would then wait in the name of a task that is not running.
+        if !stack::is_the_threads() {
+            return Err(io::Error::other(
+                "a runtime must run on the thread's own stack, not inside a coroutine or `on_stack`; where the system \
+                 does not say which stack that is (no /proc, no descriptor left), it cannot run",
+            ));
+        }
         let shared = Shared { inbox: Inbox::default(), waker: driver.waker(), thread: std::thread::current() };
         let local = Rc::new(Local {
             shared: Arc::new(shared),
@@ -323,8 +333,9 @@ impl Worker {
             completed: Cell::new(0),
             closing: Cell::new(false),
         });
+        let entered = driver.enter().ok_or_else(thread_is_ending)?;
         LOCAL.set(Some(local.clone()));
-        Ok(Worker { local, _entered: driver.enter(), driver })
+        Ok(Worker { local, _entered: entered, driver })
     }
 
     /// Runs `root` and what it spawns until `root` is over, then ends the others.
@@ -369,7 +380,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.local.close();
-        LOCAL.set(None);
+        let _ = LOCAL.try_with(|local| local.take());
         self.local.shared.inbox.close();
     }
 }
