@@ -109,6 +109,13 @@ fn a_stack_that_does_not_fit_is_refused_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_closure_that_fits_but_not_with_the_copies_it_makes_is_refused() {
+    let large = [0_u8; 60 << 10];
+    let stack = Mapped::new(128 << 10).expect("a stack");
+    assert!(Coroutine::with_stack(stack, move |_: &Yielder<(), ()>, ()| large.len()).is_err());
+}
+
+#[test]
 fn a_coroutine_dropped_while_its_owner_panics_is_unwound() {
     let dropped = Rc::new(Cell::new(false));
     let seen = dropped.clone();
