@@ -94,7 +94,7 @@ pub struct Link {
     /// Stack pointer of the context that resumed this one last. Stale while the coroutine is suspended.
     pub parent: core::cell::Cell<StackPointer>,
     /// A word of the creator's.
-    pub data: core::cell::Cell<*mut ()>,
+    pub data: *mut (),
 }
 
 /// The first Rust function of a coroutine: word and signal of the first resume, own stack pointer, link.
@@ -120,7 +120,7 @@ pub unsafe fn prepare(top: *mut u8, entry: Entry, data: *mut ()) -> StackPointer
             resume: trampoline_address(),
             entry,
             // The trampoline overwrites the parent before anyone reads it.
-            link: Link { parent: core::cell::Cell::new(pointer), data: core::cell::Cell::new(data) },
+            link: Link { parent: core::cell::Cell::new(pointer), data },
         });
         pointer
     }

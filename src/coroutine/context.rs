@@ -171,7 +171,7 @@ const _: () = assert!(size_of::<Option<Context>>() == size_of::<usize>());
 unsafe extern "C" fn start(word: Word, _: Signal, _: usize, link: *const Link) -> Word {
     // SAFETY: the link's word is the entry function, and the link lies still on the context's stack.
     unsafe {
-        let entry = core::mem::transmute::<*mut (), Entry>((*link).data.get());
+        let entry = core::mem::transmute::<*mut (), Entry>((*link).data);
         Word::new(entry(word.assume_init(), &*link.cast::<Running>()))
     }
 }

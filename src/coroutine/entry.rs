@@ -112,7 +112,7 @@ pub(super) unsafe fn drop_unstarted(context: StackPointer) {
     // SAFETY: the caller's promise: the link's word is a `DropFunction` until the coroutine runs.
     unsafe {
         let link = arch::link_of_unstarted(context);
-        let drop_function = core::mem::transmute::<*mut (), DropFunction>((*link).data.get());
+        let drop_function = core::mem::transmute::<*mut (), DropFunction>((*link).data);
         drop_function(slot_above::<(), ()>(link).cast());
     }
 }
