@@ -5,9 +5,13 @@
 //! resumes it; inside, the callback suspends. Each side fills the registers from a seed of its own and so overwrites
 //! all that the other side wants to find again.
 
-use std::ffi::{CStr, OsStr, c_char, c_uint, c_void};
-use std::process::{Command, Output};
-use std::{env, ptr};
+use std::ffi::{CStr, c_char, c_uint, c_void};
+use std::ptr;
+
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+pub use common::{emulated, in_a_child};
 
 /// What a fixture calls. It may unwind through the frames of the fixture, which then puts the registers back as on a
 /// return.
@@ -109,44 +113,4 @@ fn named<N>(lost: u64, names: impl Iterator<Item = N>) -> Result<(), Vec<N>> {
         return Ok(());
     }
     Err(names.enumerate().filter(|(bit, _)| lost & (1 << bit) != 0).map(|(_, name)| name).collect())
-}
-
-/// Whether the test runs under an emulator, where what is many times slower should be done fewer times.
-pub fn emulated() -> bool {
-    env::var_os("SWITCHBACK_EMULATED").is_some_and(|value| value == "1")
-}
-
-/// Runs a test that may end its process in a process of its own: `body` is called there, and here the answer is how
-/// that ended. There the answer is `None`.
-///
-/// `test` is the test's name as the test program lists it.
-///
-/// # Panics
-///
-/// If the process cannot be started.
-pub fn in_a_child(test: &str, body: impl FnOnce()) -> Option<Output> {
-    const CHILD: &str = "SWITCHBACK_CHILD";
-    if env::var_os(CHILD).is_some_and(|child| child == test) {
-        body();
-        return None;
-    }
-    let output = this_program()
-        .args(["--exact", test, "--nocapture", "--include-ignored"])
-        .env(CHILD, test)
-        .output()
-        .unwrap_or_else(|error| panic!("could not start {test} in a process of its own: {error}"));
-    Some(output)
-}
-
-/// The command that starts this program again.
-///
-/// A program for another architecture cannot be executed as it is: `cargo qemu` then names the command that runs it in
-/// `SWITCHBACK_RUNNER`, with its arguments, separated by spaces.
-fn this_program() -> Command {
-    let program = env::current_exe().expect("the path of the running program");
-    let runner = env::var("SWITCHBACK_RUNNER").unwrap_or_default();
-    let mut words = runner.split_whitespace().map(OsStr::new).chain([program.as_os_str()]);
-    let mut command = Command::new(words.next().expect("at least the program itself"));
-    command.args(words);
-    command
 }

@@ -6,10 +6,12 @@
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
+use std::ptr;
 use std::rc::Rc;
 
 use qemu_tests::{emulated, live_values_kept, registers_kept};
-use switchback::stack::Mapped;
+use switchback::context::{Context, Left, Running};
+use switchback::stack::{DEFAULT_RESERVE, Mapped};
 use switchback::{Coroutine, Resumed, Yielder, on_stack};
 
 type Kept = Result<(), Vec<&'static str>>;
@@ -230,6 +232,46 @@ fn a_suspend_from_another_stack_keeps_the_registers_of_both_sides() {
     });
     assert_eq!(resume_filled(&mut coroutine, 3), Resumed::Yielded(()));
     assert_eq!(resume_filled(&mut coroutine, 4), Resumed::Returned(Ok(())));
+}
+
+/// Three contexts in a ring, each of which fills its registers around the switch to the next.
+#[test]
+fn contexts_that_switch_straight_to_another_keep_all_registers() {
+    struct Ring {
+        waiting: [Option<Context>; 3],
+        next: usize,
+    }
+
+    unsafe extern "C" fn around(ring: *mut (), running: &Running) -> *mut () {
+        let ring = ring.cast::<Ring>();
+        // SAFETY: the word is the ring below, and only one of its contexts runs at a time.
+        unsafe {
+            let me = (*ring).next;
+            for round in 0..4 {
+                (*ring).next = (me + 1) % 3;
+                let next = (&mut (*ring).waiting)[(*ring).next].take().expect("it waits");
+                let place = &raw mut (&mut (*ring).waiting)[me];
+                let kept = registers_kept(10 * round + me as u64, || {
+                    assert_eq!(running.switch_to(next, place, ring.cast()), ring.cast());
+                });
+                assert_eq!(kept, Ok(()));
+            }
+        }
+        ptr::null_mut()
+    }
+
+    let stacks = [(); 3].map(|()| Mapped::new(DEFAULT_RESERVE).expect("a stack"));
+    // SAFETY: the stacks outlive the contexts, of which one ends and the others are not continued.
+    let waiting = stacks.each_ref().map(|stack| Some(unsafe { Context::new(stack, around) }.expect("it fits")));
+    let mut ring = Ring { waiting, next: 0 };
+    let first = ring.waiting[0].take().expect("it waits");
+    let mut left = None;
+    let kept = registers_kept(99, || {
+        // SAFETY: as above; the ring outlives this as well.
+        left = Some(unsafe { first.enter((&raw mut ring).cast()) });
+    });
+    assert_eq!(kept, Ok(()));
+    assert!(matches!(left, Some(Left::Ended(_))));
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Coroutines that borrow.
+#![cfg(feature = "std")]
+
+mod common;
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 
-use qemu_tests::in_a_child;
+use common::in_a_child;
 use switchback::stack::{DEFAULT_RESERVE, Mapped};
 use switchback::{Coroutine, Resumed, Scoped, Yielder, scoped};
 

@@ -1,10 +1,10 @@
 //! Calls on another stack.
+#![cfg(feature = "std")]
 
 use std::backtrace::Backtrace;
 use std::hint::black_box;
 use std::panic::{self, AssertUnwindSafe};
 
-use qemu_tests::registers_kept;
 use switchback::stack::{DEFAULT_RESERVE, Mapped, Stack};
 use switchback::{Coroutine, Resumed, Yielder, on_stack};
 
@@ -38,15 +38,6 @@ fn the_function_runs_on_the_other_stack_and_may_borrow() {
 fn calls_on_other_stacks_nest() {
     let sum = on_stack(&mut stack(), || 1 + on_stack(&mut stack(), || 2 + on_stack(&mut stack(), || 3)));
     assert_eq!(sum, 6);
-}
-
-#[test]
-fn the_callers_registers_are_kept_and_those_of_the_function_too() {
-    let mut stack = stack();
-    let outside = registers_kept(1, || {
-        on_stack(&mut stack, || assert_eq!(registers_kept(2, || ()), Ok(())));
-    });
-    assert_eq!(outside, Ok(()));
 }
 
 #[test]

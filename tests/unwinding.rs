@@ -1,11 +1,14 @@
 //! Panics and drops that meet at the border of a coroutine.
+#![cfg(feature = "std")]
+
+mod common;
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::thread;
 
-use qemu_tests::in_a_child;
+use common::in_a_child;
 use switchback::stack::{Mapped, Stack};
 use switchback::{Coroutine, Resumed, Scoped, Yielder, scoped};
 

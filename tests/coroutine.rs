@@ -1,4 +1,7 @@
 //! What a coroutine does on every architecture alike.
+#![cfg(feature = "std")]
+
+mod common;
 
 use std::array;
 use std::cell::{Cell, RefCell};
@@ -9,7 +12,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use qemu_tests::{emulated, in_a_child};
+use common::{emulated, in_a_child};
 use switchback::stack::{Borrowed, Mapped, Stack};
 use switchback::{Coroutine, Resumed, Yielder};
 

@@ -1,11 +1,14 @@
 //! Stacks: usable to the last byte, guarded below, given back, and refused with a sentence that names the limit.
+#![cfg(feature = "std")]
+
+mod common;
 
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
-use qemu_tests::in_a_child;
+use common::in_a_child;
 use switchback::stack::{Borrowed, DEFAULT_RESERVE, Mapped, Stack, guard_size};
 use switchback::{Coroutine, Resumed, Yielder, target};
 

@@ -1,4 +1,5 @@
 //! A backtrace taken inside a coroutine leads on to the code that resumed it.
+#![cfg(feature = "std")]
 
 use std::backtrace::Backtrace;
 use std::hint::black_box;
