@@ -1,7 +1,7 @@
-// Entered by the `blr` of the first resume: x2 points at the InitialFrame, sp at the resumer's frame (x29, x19, room
-// for the return address), lr is the return address. x0 and x1 hold the word and the signal.
+// Entered by the `blr` of the first resume: x2 points at the link, sp at the resumer's frame (x29, x19, room for the
+// return address), lr is the return address. x0 holds the word.
 //
-// Unwind tables: the caller of a coroutine's entry function is whoever resumed it last, found through the link. The
+// Unwind tables: the caller of a context's entry function is whoever resumed it last, found through the link. The
 // canonical frame address is the resumer's sp before its frame. `signal_frame` tells debuggers that the caller's
 // frame may lie anywhere.
     .cfi_startproc
@@ -10,20 +10,23 @@
     .cfi_offset x29, -32
     .cfi_offset x19, -24
 
+    .p2align 3
+    nop                         // a landing: 4 bytes past a multiple of 8
+    hint #38                    // bti jc
     str lr, [sp, #16]           // complete the resumer's frame
     .cfi_offset lr, -16
     mov x9, sp
-    str x9, [x2, #16]           // link.parent = resumer
-    add x3, x2, #16             // fourth argument: the link
-    mov sp, x3                  // our stack begins there, 16-byte aligned
+    str x9, [x2]                // link.state = parent
+    mov x1, x2                  // second argument: the link
+    mov sp, x2                  // our stack begins there, 16-byte aligned
     // DW_CFA_def_cfa_expression, 5 bytes: DW_OP_breg31 (sp) 0, DW_OP_deref, DW_OP_plus_uconst 32
     .cfi_escape 0x0f, 5, 0x8f, 0, 0x06, 0x23, 32
-    ldr x9, [x2, #8]
+    ldr x9, [x2, #16]
     mov x29, #0                 // chains of frame records end here
-    blr x9                      // entry(word, signal, frame, link) -> word
+    blr x9                      // entry(word, link) -> word
     nop                         // so that the return address lies inside this function for tools that do not step back
 
-    mov x2, #0                  // no stack pointer: returned; x0 is the last word
+    mov x1, #0                  // no link: ended; x0 is the last word
     ldr x9, [sp]                // back to whoever resumed last
     mov sp, x9
     .cfi_def_cfa sp, 32

@@ -48,19 +48,20 @@ fn symmetric(criterion: &mut Criterion) {
     use switchback::context::{Context, Left, Running};
 
     struct Pair {
-        waiting: Option<Context>,
+        contexts: [Context; 2],
         left: u64,
     }
 
     /// Switches to the other one until there is nothing left to count.
     unsafe extern "C" fn back_and_forth(pair: *mut (), running: &Running) -> *mut () {
-        let pair = pair.cast::<Pair>();
         // SAFETY: the word is the benchmark's pair, which only the context that runs uses.
         unsafe {
+            let pair = pair.cast::<Pair>();
+            let [first, second] = (*pair).contexts;
+            let other = if running.context() == first { second } else { first };
             while (*pair).left > 0 {
                 (*pair).left -= 1;
-                let other = (*pair).waiting.take().expect("the other one waits");
-                running.switch_to(other, &raw mut (*pair).waiting, pair.cast());
+                running.switch_to(other, pair.cast());
             }
         }
         std::ptr::null_mut()
@@ -70,13 +71,12 @@ fn symmetric(criterion: &mut Criterion) {
     group.bench_function(OURS, |bencher| {
         let stacks = [Mapped::new(RESERVE).expect("a stack"), Mapped::new(RESERVE).expect("a stack")];
         bencher.iter_custom(|count| {
-            // SAFETY: the stacks and the pair outlive the contexts, of which one ends and the other is forgotten.
+            // SAFETY: the stacks and the pair outlive the contexts, of which one ends and the other is not continued.
             unsafe {
-                let waiting = Context::new(&stacks[0], back_and_forth).expect("it fits");
-                let mut pair = Pair { waiting: Some(waiting), left: count };
-                let first = Context::new(&stacks[1], back_and_forth).expect("it fits");
+                let contexts = stacks.each_ref().map(|stack| Context::new(stack, back_and_forth).expect("it fits"));
+                let mut pair = Pair { contexts, left: count };
                 let start = Instant::now();
-                assert!(matches!(first.enter((&raw mut pair).cast()), Left::Ended(_)));
+                assert!(matches!(contexts[0].enter((&raw mut pair).cast()), Left::Ended(_)));
                 start.elapsed()
             }
         });

@@ -8,7 +8,7 @@ use switchback::stack::{DEFAULT_RESERVE, Mapped};
 
 /// What the contexts of a test share. Only one of them runs at a time.
 struct Ring {
-    waiting: Vec<Option<Context>>,
+    contexts: Vec<Context>,
     next: usize,
     log: Vec<usize>,
     rounds: usize,
@@ -20,8 +20,8 @@ fn stacks(count: usize) -> Vec<Mapped> {
 
 fn ring(stacks: &[Mapped], entry: Entry, rounds: usize) -> Ring {
     // SAFETY: each test keeps its stacks until the contexts have ended or are not continued any more.
-    let waiting = stacks.iter().map(|stack| Some(unsafe { Context::new(stack, entry) }.expect("it fits"))).collect();
-    Ring { waiting, next: 0, log: Vec::new(), rounds }
+    let contexts = stacks.iter().map(|stack| unsafe { Context::new(stack, entry) }.expect("it fits")).collect();
+    Ring { contexts, next: 0, log: Vec::new(), rounds }
 }
 
 /// Switches to the context after this one, `rounds` times.
@@ -30,13 +30,13 @@ unsafe extern "C" fn around(ring: *mut (), running: &Running) -> *mut () {
     // SAFETY: the word is the test's ring, and nobody else uses it while this context runs.
     unsafe {
         let me = (*ring).next;
-        let count = (*ring).waiting.len();
+        let count = (*ring).contexts.len();
+        assert_eq!(running.context(), (&(*ring).contexts)[me]);
         for _ in 0..(*ring).rounds {
             (*ring).log.push(me);
             (*ring).next = (me + 1) % count;
-            let next = (&mut (*ring).waiting)[(*ring).next].take().expect("it waits");
-            let place = &raw mut (&mut (*ring).waiting)[me];
-            assert_eq!(running.switch_to(next, place, ring.cast()), ring.cast());
+            let next = (&(*ring).contexts)[(*ring).next];
+            assert_eq!(running.switch_to(next, ring.cast()), ring.cast());
         }
     }
     ptr::without_provenance_mut(7)
@@ -46,9 +46,8 @@ unsafe extern "C" fn around(ring: *mut (), running: &Running) -> *mut () {
 fn contexts_switch_in_a_ring() {
     let stacks = stacks(5);
     let mut ring = ring(&stacks, around, 4);
-    let first = ring.waiting[0].take().expect("it waits");
     // SAFETY: stacks and ring outlive this.
-    let left = unsafe { first.enter((&raw mut ring).cast()) };
+    let left = unsafe { ring.contexts[0].enter((&raw mut ring).cast()) };
     // The first to have made its rounds ends, and with it the root's call.
     assert!(matches!(left, Left::Ended(word) if word.addr() == 7));
     assert_eq!(ring.log, [0, 1, 2, 3, 4].repeat(4));
@@ -70,14 +69,13 @@ unsafe extern "C" fn count(mut word: *mut (), running: &Running) -> *mut () {
 fn a_context_leaves_to_its_root_and_is_entered_again() {
     let stacks = stacks(1);
     // SAFETY: the stack outlives the context.
-    let mut context = unsafe { Context::new(&stacks[0], count) }.expect("it fits");
+    let context = unsafe { Context::new(&stacks[0], count) }.expect("it fits");
     for n in 1..=3 {
         // SAFETY: as above.
         let Left::Suspended(again, word) = (unsafe { context.enter(ptr::without_provenance_mut(3)) }) else {
             panic!("it ended at {n}")
         };
-        assert_eq!(word.addr(), n);
-        context = again;
+        assert_eq!((again, word.addr()), (context, n));
     }
     // SAFETY: as above.
     assert!(matches!(unsafe { context.enter(ptr::without_provenance_mut(3)) }, Left::Ended(_)));
@@ -92,8 +90,7 @@ unsafe extern "C" fn hand_over(ring: *mut (), running: &Running) -> *mut () {
         (*ring).log.push(me);
         if me == 0 {
             (*ring).next = 1;
-            let other = (&mut (*ring).waiting)[1].take().expect("it waits");
-            running.switch_to(other, &raw mut (&mut (*ring).waiting)[0], ring.cast());
+            running.switch_to((&(*ring).contexts)[1], ring.cast());
             (*ring).log.push(10);
         } else {
             running.leave(ring.cast());
@@ -108,10 +105,10 @@ fn whoever_is_running_leaves_to_the_root_also_to_another_root_later() {
     let stacks = stacks(2);
     let mut ring = ring(&stacks, hand_over, 0);
     let data = (&raw mut ring).cast();
-    let first = ring.waiting[0].take().expect("it waits");
+    let [first, second] = [ring.contexts[0], ring.contexts[1]];
     // SAFETY: stacks and ring outlive the contexts.
     unsafe {
-        let Left::Suspended(second, _) = first.enter(data) else { panic!("nobody ended") };
+        assert!(matches!(first.enter(data), Left::Suspended(left, _) if left == second));
         // Entered from another depth of this stack: each comes back to the root it was entered by last.
         #[inline(never)]
         unsafe fn deeper(context: Context, data: *mut ()) -> Left {
@@ -122,7 +119,6 @@ fn whoever_is_running_leaves_to_the_root_also_to_another_root_later() {
             left
         }
         assert!(matches!(deeper(second, data), Left::Ended(_)));
-        let first = ring.waiting[0].take().expect("it was put here");
         assert!(matches!(first.enter(data), Left::Ended(_)));
     }
     assert_eq!(ring.log, [0, 1, 11, 10]);

@@ -238,7 +238,7 @@ fn a_suspend_from_another_stack_keeps_the_registers_of_both_sides() {
 #[test]
 fn contexts_that_switch_straight_to_another_keep_all_registers() {
     struct Ring {
-        waiting: [Option<Context>; 3],
+        contexts: [Context; 3],
         next: usize,
     }
 
@@ -249,10 +249,9 @@ fn contexts_that_switch_straight_to_another_keep_all_registers() {
             let me = (*ring).next;
             for round in 0..4 {
                 (*ring).next = (me + 1) % 3;
-                let next = (&mut (*ring).waiting)[(*ring).next].take().expect("it waits");
-                let place = &raw mut (&mut (*ring).waiting)[me];
+                let next = (&(*ring).contexts)[(*ring).next];
                 let kept = registers_kept(10 * round + me as u64, || {
-                    assert_eq!(running.switch_to(next, place, ring.cast()), ring.cast());
+                    assert_eq!(running.switch_to(next, ring.cast()), ring.cast());
                 });
                 assert_eq!(kept, Ok(()));
             }
@@ -262,13 +261,12 @@ fn contexts_that_switch_straight_to_another_keep_all_registers() {
 
     let stacks = [(); 3].map(|()| Mapped::new(DEFAULT_RESERVE).expect("a stack"));
     // SAFETY: the stacks outlive the contexts, of which one ends and the others are not continued.
-    let waiting = stacks.each_ref().map(|stack| Some(unsafe { Context::new(stack, around) }.expect("it fits")));
-    let mut ring = Ring { waiting, next: 0 };
-    let first = ring.waiting[0].take().expect("it waits");
+    let contexts = stacks.each_ref().map(|stack| unsafe { Context::new(stack, around) }.expect("it fits"));
+    let mut ring = Ring { contexts, next: 0 };
     let mut left = None;
     let kept = registers_kept(99, || {
         // SAFETY: as above; the ring outlives this as well.
-        left = Some(unsafe { first.enter((&raw mut ring).cast()) });
+        left = Some(unsafe { contexts[0].enter((&raw mut ring).cast()) });
     });
     assert_eq!(kept, Ok(()));
     assert!(matches!(left, Some(Left::Ended(_))));

@@ -5,35 +5,51 @@
 //! compiler keeps pointers of its own in the register, and a lost one ends the process before anybody can name it.
 
 #[path = "../../src/arch/mod.rs"]
-#[allow(dead_code, reason = "floors 2 and 3 use the rest")]
+#[allow(dead_code, unused_imports, reason = "floors 2 and 3 use the rest")]
 mod arch;
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
 
-use arch::{Link, Signal, StackPointer, Word};
+use arch::native;
+use arch::{Link, Word};
 use qemu_tests::{emulated, registers_kept_by};
 
 /// Where the two sides of a switch meet. Its address is the word that travels, both ways, so that neither side needs
 /// to remember it.
 struct Meeting {
-    /// The coroutine, while it is suspended; `None` once it has returned.
-    suspended: Option<StackPointer>,
-    /// The resumer, while the coroutine runs.
-    resumer: Option<StackPointer>,
+    /// The coroutine's; null once it has returned.
+    link: *const Link,
+    /// The coroutine's, while it is suspended.
+    stack_pointer: usize,
+    /// The resumer's, while the coroutine runs.
+    parent: usize,
     /// How often the coroutine suspends before it returns.
     suspends: u64,
     /// What the coroutine's fixtures found, in order.
     coroutine_kept: Vec<Result<(), Vec<&'static str>>>,
 }
 
+/// The first word of a link: the landing of a suspended context, for the trampoline's return the parent's stack pointer.
+///
+/// # Safety
+///
+/// The link must be valid.
+unsafe fn state<'a>(link: *const Link) -> &'a Cell<usize> {
+    // SAFETY: the caller's promise, and the layout that the assembly relies on.
+    unsafe { &*link.cast() }
+}
+
 /// Resumes once. Nothing is live across the switch.
 unsafe extern "C-unwind" fn resume(meeting: *mut c_void) {
     // SAFETY: `meeting` is a `Meeting` that outlives the coroutine; the coroutine gives its address back.
     unsafe {
-        let target = (*meeting.cast::<Meeting>()).suspended.take().expect("it is suspended");
-        let (word, suspended) = arch::resume(target, Word::new(meeting.cast()), 0);
-        (*word.assume_init().cast::<Meeting>()).suspended = suspended;
+        let Meeting { link, stack_pointer, .. } = *meeting.cast::<Meeting>();
+        let (word, link, stack_pointer) = native::resume(state(link).get(), stack_pointer, Word::new(meeting.cast()));
+        let meeting = word.assume_init().cast::<Meeting>();
+        (*meeting).link = link;
+        (*meeting).stack_pointer = stack_pointer;
     }
 }
 
@@ -41,32 +57,36 @@ unsafe extern "C-unwind" fn resume(meeting: *mut c_void) {
 unsafe extern "C-unwind" fn suspend(meeting: *mut c_void) {
     // SAFETY: as in `resume`, the other way round.
     unsafe {
-        let target = (*meeting.cast::<Meeting>()).resumer.take().expect("it is resumed");
-        let (word, _, resumer) = arch::suspend(target, Word::new(meeting.cast()));
-        (*word.assume_init().cast::<Meeting>()).resumer = Some(resumer);
+        let Meeting { link, parent, .. } = *meeting.cast::<Meeting>();
+        let (word, _, parent) = native::suspend(link, parent, Word::new(meeting.cast()));
+        (*word.assume_init().cast::<Meeting>()).parent = parent;
     }
 }
 
 /// The coroutine.
-unsafe extern "C" fn entry(word: Word, _: Signal, _: usize, link: *const Link) -> Word {
-    // SAFETY: the word comes from `resume`, the link from the trampoline. The trampoline returns to the link's parent,
-    // so that must be the last resumer.
+unsafe extern "C" fn entry(word: Word, link: *const Link) -> Word {
+    // SAFETY: the word comes from `resume`, the link from the trampoline. The trampoline returns to the parent that the
+    // link names, so that must be the last resumer.
     unsafe {
         let meeting = word.assume_init().cast::<Meeting>();
-        (*meeting).resumer = Some((*link).parent.get());
+        (*meeting).parent = state(link).get();
         for round in 0..(*meeting).suspends {
             let kept = registers_kept_by(2 * round, suspend, meeting.cast());
             (*meeting).coroutine_kept.push(kept);
         }
-        (*link).parent.set((*meeting).resumer.take().expect("it is resumed"));
+        state(link).set((*meeting).parent);
     }
     word
 }
 
-/// Room for the fixtures, and as aligned as any stack must be.
-fn stack() -> Vec<MaybeUninit<u128>> {
-    const { assert!(align_of::<u128>() >= arch::STACK_ALIGNMENT) };
-    vec![MaybeUninit::uninit(); (256 << 10) / size_of::<u128>()]
+/// As aligned as any stack must be.
+#[repr(C, align(16))]
+struct Unit([MaybeUninit<u8>; 16]);
+
+/// Room for the fixtures.
+fn stack() -> Vec<Unit> {
+    const { assert!(align_of::<Unit>() >= align_of::<Link>()) };
+    std::iter::repeat_with(|| Unit([MaybeUninit::uninit(); 16])).take(16 << 10).collect()
 }
 
 /// Resumes a coroutine that suspends so many times until it has returned, each side filling the registers anew each
@@ -75,8 +95,8 @@ fn switch_back_and_forth(suspends: u64) -> [Vec<Result<(), Vec<&'static str>>>; 
     let mut stack = stack();
     let top = stack.as_mut_ptr_range().end;
     // SAFETY: the memory is aligned and belongs to the coroutine until this function returns.
-    let suspended = unsafe { arch::prepare(top.cast(), entry, std::ptr::null_mut()) };
-    let mut meeting = Meeting { suspended: Some(suspended), resumer: None, suspends, coroutine_kept: Vec::new() };
+    let link = unsafe { arch::prepare(top.cast(), entry, std::ptr::null_mut()) };
+    let mut meeting = Meeting { link, stack_pointer: link.addr(), parent: 0, suspends, coroutine_kept: Vec::new() };
     let data = (&raw mut meeting).cast();
 
     let mut resumer_kept = Vec::new();
@@ -84,7 +104,7 @@ fn switch_back_and_forth(suspends: u64) -> [Vec<Result<(), Vec<&'static str>>>; 
         // SAFETY: `resume` takes a `Meeting`.
         resumer_kept.push(unsafe { registers_kept_by(2 * round + 1, resume, data) });
     }
-    assert!(meeting.suspended.is_none(), "the coroutine has returned");
+    assert!(meeting.link.is_null(), "the coroutine has returned");
     [resumer_kept, meeting.coroutine_kept]
 }
 
@@ -138,43 +158,44 @@ fn a_call_on_another_stack_keeps_all_callee_saved_registers() {
     assert_eq!((outside, inside), (Ok(()), Some(Ok(()))));
 }
 
-/// Where two coroutines that transfer to each other meet.
+/// Where two contexts that transfer to each other meet.
 struct Crossing {
-    /// The one that does not run.
-    waiting: Option<StackPointer>,
-    /// Whoever resumed the first of them, while one runs.
-    root: Option<StackPointer>,
+    /// First the one that runs, then the one that waits.
+    links: [*const Link; 2],
+    /// The stack pointer of whoever resumed the first of them.
+    parent: usize,
     left: u64,
     kept: Vec<Result<(), Vec<&'static str>>>,
 }
 
 /// Transfers once. Nothing is live across the switch.
 unsafe extern "C-unwind" fn cross(crossing: *mut c_void) {
-    // SAFETY: as in `resume`. A stack pointer fills the place of the one just taken.
+    // SAFETY: as in `resume`. The second word of the link of one that waits is its stack pointer.
     unsafe {
         let crossing = crossing.cast::<Crossing>();
-        let target = (*crossing).waiting.take().expect("the other one waits");
-        let root = (*crossing).root.take().expect("they have a root");
-        let place = (&raw mut (*crossing).waiting).cast();
-        let (word, _, root) = arch::transfer(target, root, place, Word::new(crossing.cast()));
-        (*word.assume_init().cast::<Crossing>()).root = Some(root);
+        (*crossing).links.reverse();
+        let Crossing { links: [target, link], parent, .. } = *crossing;
+        let stack_pointer = *target.cast::<usize>().add(1);
+        let (word, parent) =
+            native::transfer(state(target).get(), stack_pointer, link, parent, Word::new(crossing.cast()));
+        (*word.assume_init().cast::<Crossing>()).parent = parent;
     }
 }
 
-unsafe extern "C" fn cross_until_done(word: Word, _: Signal, seed: usize, link: *const Link) -> Word {
+unsafe extern "C" fn cross_until_done(word: Word, link: *const Link) -> Word {
     // SAFETY: as in `entry`.
     unsafe {
         let crossing = word.assume_init().cast::<Crossing>();
-        (*crossing).root = Some((*link).parent.get());
-        // The third argument is the address of the frame, so each coroutine has seeds of its own.
-        let mut seed = seed as u64;
+        (*crossing).parent = state(link).get();
+        // Each context has seeds of its own.
+        let mut seed = link.addr() as u64;
         while (*crossing).left > 0 {
             (*crossing).left -= 1;
             seed += 1;
             let kept = registers_kept_by(seed, cross, crossing.cast());
             (*crossing).kept.push(kept);
         }
-        (*link).parent.set((*crossing).root.take().expect("they have a root"));
+        state(link).set((*crossing).parent);
     }
     word
 }
@@ -182,15 +203,15 @@ unsafe extern "C" fn cross_until_done(word: Word, _: Signal, seed: usize, link: 
 #[test]
 fn a_transfer_keeps_all_callee_saved_registers() {
     let mut stacks = [stack(), stack()];
-    // SAFETY: the memory is aligned and belongs to the coroutines until this function returns; one of them is then left
+    // SAFETY: the memory is aligned and belongs to the contexts until this function returns; one of them is then left
     // where it waits.
-    let [first, waiting] = stacks.each_mut().map(|stack| unsafe {
+    let links = stacks.each_mut().map(|stack| unsafe {
         arch::prepare(stack.as_mut_ptr_range().end.cast(), cross_until_done, std::ptr::null_mut())
     });
-    let mut crossing = Crossing { waiting: Some(waiting), root: None, left: 7, kept: Vec::new() };
+    let mut crossing = Crossing { links, parent: 0, left: 7, kept: Vec::new() };
     // SAFETY: both take a `Crossing`.
-    let (_, suspended) = unsafe { arch::resume(first, Word::new((&raw mut crossing).cast()), 0) };
-    assert!(suspended.is_none(), "the one that found nothing left has returned");
+    let (_, link) = unsafe { arch::resume(links[0], Word::new((&raw mut crossing).cast())) };
+    assert!(link.is_null(), "the one that found nothing left has returned");
     // The last transfer was to the one that returned.
     assert_eq!(crossing.kept, vec![Ok(()); 6]);
 }

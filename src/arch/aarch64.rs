@@ -4,21 +4,13 @@
 //! register is a clobber, v8-v15 among them: the ABI makes their low halves callee-saved.
 //!
 //! ```text
-//!            suspended coroutine              resumer, while the coroutine runs
+//!            suspended context                parent, while the context runs
 //!            +--------------------+           +--------------------+
-//!   sp + 24  | (padding)          |           | (padding)          |
-//!   sp + 16  | x29                |  sp + 16  | return address     |  <- stored by the resumed side
-//!   sp +  8  | x19                |  sp +  8  | x19                |
-//!   sp ----> | address to go on at|  sp ----> | x29                |
-//!            +--------------------+           +--------------------+
-//!
-//!            new coroutine                    in the trampoline
-//!            +--------------------+           +--------------------+
-//!   sp + 24  | link: data         |           | link: data         |
-//!   sp + 16  | link: parent       |  sp ----> | link: parent       |
-//!   sp +  8  | entry              |           +--------------------+
-//!   sp ----> | trampoline         |
-//!            +--------------------+
+//!   sp +  8  | x29                |  sp + 24  | (padding)          |
+//!   sp ----> | x19                |  sp + 16  | return address     |  <- stored by the resumed side
+//!            +--------------------+  sp +  8  | x19                |
+//!                                    sp ----> | x29                |
+//!                                             +--------------------+
 //! ```
 //!
 //! FPCR is not touched: a change made on one side of a switch is seen on the other. x18, which some platforms own, is
@@ -26,7 +18,7 @@
 
 use core::arch::{asm, naked_asm};
 
-use super::{Signal, StackPointer, Word};
+use super::{Link, Word};
 
 /// The hardware faults on a misaligned stack pointer.
 pub const STACK_ALIGNMENT: usize = 16;
@@ -34,6 +26,8 @@ pub const STACK_ALIGNMENT: usize = 16;
 pub const RED_ZONE: usize = 0;
 /// rustc's target specification has inline stack probes.
 pub const STACK_PROBES: bool = true;
+/// Bytes from the jump that [`second_landing`] places to the landing that follows.
+pub const SECOND_LANDING: usize = 16;
 
 /// Assembly that leaves a context and comes back to it: every register is lost but those it saves itself.
 macro_rules! switch {
@@ -49,118 +43,141 @@ macro_rules! switch {
     };
 }
 
-/// First code of a new coroutine, see `asm/aarch64.s`.
+/// Where a suspended context goes on: keeps the resumer's stack pointer and moves to its own stack.
+macro_rules! landing {
+    () => {
+        concat!(
+            ".p2align 3\n",
+            "nop\n",
+            "2:\n",
+            "hint #38\n",
+            "str lr, [sp, #16]\n",
+            "mov x3, sp\n",
+            "mov sp, x2\n",
+            "ldp x19, x29, [sp], #16\n",
+            "4:\n",
+        )
+    };
+}
+
+/// The same for a context that is to unwind, and the jump there before the first landing.
+macro_rules! second_landing {
+    () => {
+        concat!(
+            "3:\n",
+            "str lr, [sp, #16]\n",
+            "mov x3, sp\n",
+            "mov sp, x2\n",
+            "ldp x19, x29, [sp], #16\n",
+            "mov x2, xzr\n",
+            "b 4f\n",
+            ".p2align 3\n",
+            "nop\n",
+            "hint #38\n",
+            "b 3b\n",
+        )
+    };
+}
+
+/// First code of a new context, see `asm/aarch64.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {
     naked_asm!(include_str!("../../asm/aarch64.s"), options(raw))
 }
 
-/// Goes on with a suspended context; returns when it suspends or ends (no stack pointer then).
+/// Goes on at a landing; returns when a context suspends, with its link and its stack pointer, or ends, with null.
 ///
 /// # Safety
 ///
-/// `target` must be suspended, on a stack that is mapped, and be resumed by the thread that resumed it before. The
-/// word and the signal must be what the code there expects.
+/// Landing and stack pointer must be those of a suspended context on a mapped stack, which this thread resumed before if
+/// anyone did, and the word what the code there expects.
 #[inline(always)]
-pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word, Option<StackPointer>) {
-    let answer: Word;
-    let pointer: usize;
-    // SAFETY: the asm leaves sp, x19 and x29 as it found them and declares the rest clobbered; the caller vouches for
-    // the context.
+pub unsafe fn resume(landing: usize, stack_pointer: usize, word: Word) -> (Word, *const Link, usize) {
+    let (answer, link, pointer);
+    // SAFETY: the asm leaves sp, x19 and x29 as it found them and declares the rest clobbered; the caller vouches for the
+    // context.
     unsafe {
         switch!(
             "stp x29, x19, [sp, #-32]!",
-            "ldr x9, [x2]",
             // To the resumed side, which finds its own stack pointer in x2, ours in sp, and the return address in lr.
             "blr x9",
             "ldp x29, x19, [sp], #32",
+            inlateout("x9") landing => _,
             inlateout("x0") word => answer,
-            inlateout("x1") signal => _,
-            inlateout("x2") target.0.get() => pointer,
+            lateout("x1") link,
+            inlateout("x2") stack_pointer => pointer,
         );
-        (answer, StackPointer::from_raw(pointer))
     }
+    (answer, link, pointer)
 }
 
-/// Suspends the running context; returns when it is resumed, with the word, the signal and the new parent.
+/// Suspends the running context; returns when it is resumed, with the word, its stack pointer (0 if it is to unwind)
+/// and the parent's.
 ///
 /// # Safety
 ///
-/// `parent` must be the context that resumed this one last, and the word what it expects.
+/// The link must be that of the running context, `parent` the stack pointer of whoever resumed it last, and the word
+/// what that one expects.
 #[inline(always)]
-pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackPointer) {
-    let answer: Word;
-    let signal: Signal;
-    let pointer: usize;
-    // SAFETY: as in `resume`; the parent is not null since it is a stack pointer.
+pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, usize, usize) {
+    let (answer, pointer, resumer);
+    // SAFETY: as in `resume`.
     unsafe {
         switch!(
             "adr x9, 2f",
-            "stp x9, x19, [sp, #-32]!",
-            "str x29, [sp, #16]",
+            "stp x19, x29, [sp, #-16]!",
+            "str x9, [x1]",
             "mov x2, sp",
             // To the resumer's `blr`, which expects a return.
             "ldr lr, [x3, #16]",
             "mov sp, x3",
             "ret",
-            // From a `blr`: complete the resumer's frame, note its stack pointer, go back to our own.
-            "2:",
-            "str lr, [sp, #16]",
-            "mov x3, sp",
-            "ldp x19, x29, [x2, #8]",
-            "add sp, x2, #32",
+            second_landing!(),
+            landing!(),
             inlateout("x0") word => answer,
-            lateout("x1") signal,
-            lateout("x2") _,
-            inlateout("x3") parent.0.get() => pointer,
+            inlateout("x1") link => _,
+            lateout("x2") pointer,
+            inlateout("x3") parent => resumer,
         );
-        (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
+    (answer, pointer, resumer)
 }
 
-/// Suspends the running context, stores where it lies, and goes on with `target` as if `parent` had resumed that one;
-/// returns as [`suspend`] does.
+/// Suspends the running context and goes on at the landing of another, whose parent is then ours; returns when it is
+/// resumed, with the word and the parent's stack pointer.
 ///
 /// # Safety
 ///
-/// As for [`resume`] and [`suspend`]; `place` must be writable. Both contexts must be of this thread.
+/// As for [`resume`] and [`suspend`].
 #[inline(always)]
 pub unsafe fn transfer(
-    target: StackPointer,
-    parent: StackPointer,
-    place: *mut StackPointer,
+    landing: usize,
+    stack_pointer: usize,
+    link: *const Link,
+    parent: usize,
     word: Word,
-) -> (Word, Signal, StackPointer) {
-    let answer: Word;
-    let signal: Signal;
-    let pointer: usize;
-    // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
+) -> (Word, usize) {
+    let (answer, resumer);
+    // SAFETY: as in `suspend`.
     unsafe {
         switch!(
-            "adr x9, 2f",
-            "stp x9, x19, [sp, #-32]!",
-            "str x29, [sp, #16]",
-            "mov x9, sp",
-            "str x9, [x4]",
-            // The target finds its own stack pointer in x2, the parent's in sp and its return address in lr.
+            "adr x10, 2f",
+            "stp x19, x29, [sp, #-16]!",
+            "mov x11, sp",
+            "stp x10, x11, [x1]",
+            // The other side finds its own stack pointer in x2, the parent's in sp and its return address in lr.
             "ldr lr, [x3, #16]",
             "mov sp, x3",
-            "ldr x9, [x2]",
             "br x9",
-            // As in `suspend`.
-            "2:",
-            "str lr, [sp, #16]",
-            "mov x3, sp",
-            "ldp x19, x29, [x2, #8]",
-            "add sp, x2, #32",
+            landing!(),
+            inlateout("x9") landing => _,
             inlateout("x0") word => answer,
-            inlateout("x1") 0_usize => signal,
-            inlateout("x2") target.0.get() => _,
-            inlateout("x3") parent.0.get() => pointer,
-            inlateout("x4") place => _,
+            inlateout("x1") link => _,
+            inlateout("x2") stack_pointer => _,
+            inlateout("x3") parent => resumer,
         );
-        (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
+    (answer, resumer)
 }
 
 /// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.

@@ -5,28 +5,20 @@
 //! is VFP; they are named as d registers because LLVM drops a clobber of q4-q7 silently on a target without NEON.
 //!
 //! ```text
-//!            suspended coroutine              resumer, while the coroutine runs
+//!            suspended context                parent, while the context runs
 //!            +--------------------+           +--------------------+
-//!   sp + 12  | r11                |  sp + 12  | return address     |  <- stored by the resumed side
-//!   sp +  8  | r7                 |  sp +  8  | r11                |
-//!   sp +  4  | r6                 |  sp +  4  | r7                 |
-//!   sp ----> | address to go on at|  sp ----> | r6                 |
-//!            +--------------------+           +--------------------+
-//!
-//!            new coroutine                    in the trampoline
-//!            +--------------------+           +--------------------+
-//!   sp + 12  | link: data         |           | link: data         |
-//!   sp +  8  | link: parent       |  sp ----> | link: parent       |
-//!   sp +  4  | entry              |           +--------------------+
-//!   sp ----> | trampoline         |
-//!            +--------------------+
+//!   sp +  8  | r11                |  sp + 12  | return address     |  <- stored by the resumed side
+//!   sp +  4  | r7                 |  sp +  8  | r11                |
+//!   sp ----> | r6                 |  sp +  4  | r7                 |
+//!            +--------------------+  sp ----> | r6                 |
+//!                                             +--------------------+
 //! ```
 //!
 //! FPSCR is not touched: a change made on one side of a switch is seen on the other.
 
 use core::arch::{asm, naked_asm};
 
-use super::{Signal, StackPointer, Word};
+use super::{Link, Word};
 
 /// AAPCS: eight bytes at a public interface.
 pub const STACK_ALIGNMENT: usize = 8;
@@ -34,6 +26,8 @@ pub const STACK_ALIGNMENT: usize = 8;
 pub const RED_ZONE: usize = 0;
 /// rustc emits none: a large frame can jump over a small guard.
 pub const STACK_PROBES: bool = false;
+/// Bytes from the jump that [`second_landing`] places to the landing that follows.
+pub const SECOND_LANDING: usize = 8;
 
 /// Assembly that leaves a context and comes back to it: every register is lost but those it saves itself.
 macro_rules! switch {
@@ -48,115 +42,140 @@ macro_rules! switch {
     };
 }
 
-/// First code of a new coroutine, see `asm/arm.s`.
+/// Where a suspended context goes on: keeps the resumer's stack pointer and moves to its own stack.
+macro_rules! landing {
+    () => {
+        concat!(
+            ".p2align 3\n",
+            "nop\n",
+            "2:\n",
+            "str lr, [sp, #12]\n",
+            "mov r3, sp\n",
+            "mov sp, r2\n",
+            "pop {{r6, r7, r11}}\n",
+            "4:\n",
+        )
+    };
+}
+
+/// The same for a context that is to unwind, and the jump there before the first landing.
+macro_rules! second_landing {
+    () => {
+        concat!(
+            "3:\n",
+            "str lr, [sp, #12]\n",
+            "mov r3, sp\n",
+            "mov sp, r2\n",
+            "pop {{r6, r7, r11}}\n",
+            "mov r2, #0\n",
+            "b 4f\n",
+            ".p2align 3\n",
+            "nop\n",
+            "b 3b\n",
+        )
+    };
+}
+
+/// First code of a new context, see `asm/arm.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {
     naked_asm!(include_str!("../../asm/arm.s"), options(raw))
 }
 
-/// Goes on with a suspended context; returns when it suspends or ends (no stack pointer then).
+/// Goes on at a landing; returns when a context suspends, with its link and its stack pointer, or ends, with null.
 ///
 /// # Safety
 ///
-/// `target` must be suspended, on a stack that is mapped, and be resumed by the thread that resumed it before. The
-/// word and the signal must be what the code there expects.
+/// Landing and stack pointer must be those of a suspended context on a mapped stack, which this thread resumed before if
+/// anyone did, and the word what the code there expects.
 #[inline(always)]
-pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word, Option<StackPointer>) {
-    let answer: Word;
-    let pointer: usize;
-    // SAFETY: the asm leaves sp, r6, r7 and r11 as it found them and declares the rest clobbered; the caller vouches
-    // for the context.
+pub unsafe fn resume(landing: usize, stack_pointer: usize, word: Word) -> (Word, *const Link, usize) {
+    let (answer, link, pointer);
+    // SAFETY: the asm leaves sp, r6, r7 and r11 as it found them and declares the rest clobbered; the caller vouches for the
+    // context.
     unsafe {
         switch!(
             // The place of lr is filled by the resumed side.
             "push {{r6, r7, r11, lr}}",
-            "ldr r12, [r2]",
             // To the resumed side, which finds its own stack pointer in r2, ours in sp, and the return address in lr.
             "blx r12",
             "pop {{r6, r7, r11, lr}}",
+            inlateout("r12") landing => _,
             inlateout("r0") word => answer,
-            inlateout("r1") signal => _,
-            inlateout("r2") target.0.get() => pointer,
+            lateout("r1") link,
+            inlateout("r2") stack_pointer => pointer,
         );
-        (answer, StackPointer::from_raw(pointer))
     }
+    (answer, link, pointer)
 }
 
-/// Suspends the running context; returns when it is resumed, with the word, the signal and the new parent.
+/// Suspends the running context; returns when it is resumed, with the word, its stack pointer (0 if it is to unwind)
+/// and the parent's.
 ///
 /// # Safety
 ///
-/// `parent` must be the context that resumed this one last, and the word what it expects.
+/// The link must be that of the running context, `parent` the stack pointer of whoever resumed it last, and the word
+/// what that one expects.
 #[inline(always)]
-pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackPointer) {
-    let answer: Word;
-    let signal: Signal;
-    let pointer: usize;
-    // SAFETY: as in `resume`; the parent is not null since it is a stack pointer.
+pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, usize, usize) {
+    let (answer, pointer, resumer);
+    // SAFETY: as in `resume`.
     unsafe {
         switch!(
             "adr r5, 2f",
-            "push {{r5, r6, r7, r11}}",
+            "push {{r6, r7, r11}}",
+            "str r5, [r1]",
             "mov r2, sp",
             // To the resumer's `blx`, which expects a return.
             "ldr lr, [r3, #12]",
             "mov sp, r3",
             "bx lr",
-            // From a `blx`: complete the resumer's frame, note its stack pointer, go back to our own.
-            "2:",
-            "str lr, [sp, #12]",
-            "mov r3, sp",
-            "add sp, r2, #4",
-            "pop {{r6, r7, r11}}",
+            second_landing!(),
+            landing!(),
             inlateout("r0") word => answer,
-            lateout("r1") signal,
-            lateout("r2") _,
-            inlateout("r3") parent.0.get() => pointer,
+            inlateout("r1") link => _,
+            lateout("r2") pointer,
+            inlateout("r3") parent => resumer,
         );
-        (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
+    (answer, pointer, resumer)
 }
 
-/// Suspends the running context, stores where it lies, and goes on with `target` as if `parent` had resumed that one;
-/// returns as [`suspend`] does.
+/// Suspends the running context and goes on at the landing of another, whose parent is then ours; returns when it is
+/// resumed, with the word and the parent's stack pointer.
 ///
 /// # Safety
 ///
-/// As for [`resume`] and [`suspend`]; `place` must be writable. Both contexts must be of this thread.
+/// As for [`resume`] and [`suspend`].
 #[inline(always)]
 pub unsafe fn transfer(
-    target: StackPointer,
-    parent: StackPointer,
-    place: *mut StackPointer,
+    landing: usize,
+    stack_pointer: usize,
+    link: *const Link,
+    parent: usize,
     word: Word,
-) -> (Word, Signal, StackPointer) {
-    let answer: Word;
-    let signal: Signal;
-    let pointer: usize;
-    // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
+) -> (Word, usize) {
+    let (answer, resumer);
+    // SAFETY: as in `suspend`.
     unsafe {
         switch!(
             "adr r5, 2f",
-            "push {{r5, r6, r7, r11}}",
-            "str sp, [r12]",
-            // The target finds its own stack pointer in r2, the parent's in sp and its return address in lr.
+            "push {{r6, r7, r11}}",
+            "str r5, [r1]",
+            "str sp, [r1, #4]",
+            // The other side finds its own stack pointer in r2, the parent's in sp and its return address in lr.
             "ldr lr, [r3, #12]",
             "mov sp, r3",
-            "ldr pc, [r2]",
-            // As in `suspend`.
-            "2:",
-            "str lr, [sp, #12]",
-            "mov r3, sp",
-            "add sp, r2, #4",
-            "pop {{r6, r7, r11}}",
+            "bx r12",
+            landing!(),
+            inlateout("r12") landing => _,
             inlateout("r0") word => answer,
-            inlateout("r1") 0_usize => signal,
-            inlateout("r2") target.0.get() => _,
-            inlateout("r3") parent.0.get() => pointer,
-            inlateout("r12") place => _,
+            inlateout("r1") link => _,
+            inlateout("r2") stack_pointer => _,
+            inlateout("r3") parent => resumer,
         );
-        (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
+    (answer, resumer)
 }
 
 /// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.

@@ -4,28 +4,20 @@
 //! a clobber, fs0-fs7 ($f24-$f31) among them. tp ($r2) and the reserved $r21 are never touched.
 //!
 //! ```text
-//!            suspended coroutine              resumer, while the coroutine runs
+//!            suspended context                parent, while the context runs
 //!            +--------------------+           +--------------------+
-//!   sp + 24  | (padding)          |           | (padding)          |
-//!   sp + 16  | s8                 |  sp + 16  | return address     |  <- stored by the resumed side
-//!   sp +  8  | fp                 |  sp +  8  | s8                 |
-//!   sp ----> | address to go on at|  sp ----> | fp                 |
-//!            +--------------------+           +--------------------+
-//!
-//!            new coroutine                    in the trampoline
-//!            +--------------------+           +--------------------+
-//!   sp + 24  | link: data         |           | link: data         |
-//!   sp + 16  | link: parent       |  sp ----> | link: parent       |
-//!   sp +  8  | entry              |           +--------------------+
-//!   sp ----> | trampoline         |
-//!            +--------------------+
+//!   sp +  8  | s8                 |  sp + 24  | (padding)          |
+//!   sp ----> | fp                 |  sp + 16  | return address     |  <- stored by the resumed side
+//!            +--------------------+  sp +  8  | s8                 |
+//!                                    sp ----> | fp                 |
+//!                                             +--------------------+
 //! ```
 //!
 //! fcsr is not touched: a change made on one side of a switch is seen on the other.
 
 use core::arch::{asm, naked_asm};
 
-use super::{Signal, StackPointer, Word};
+use super::{Link, Word};
 
 /// The psABI's alignment at a call.
 pub const STACK_ALIGNMENT: usize = 16;
@@ -33,6 +25,8 @@ pub const STACK_ALIGNMENT: usize = 16;
 pub const RED_ZONE: usize = 0;
 /// rustc emits none: a large frame can jump over a small guard.
 pub const STACK_PROBES: bool = false;
+/// Bytes from the jump that [`second_landing`] places to the landing that follows.
+pub const SECOND_LANDING: usize = 8;
 
 /// Assembly that leaves a context and comes back to it: every register is lost but those it saves itself.
 macro_rules! switch {
@@ -49,127 +43,149 @@ macro_rules! switch {
     };
 }
 
-/// First code of a new coroutine, see `asm/loongarch64.s`.
+/// Where a suspended context goes on: keeps the resumer's stack pointer and moves to its own stack.
+macro_rules! landing {
+    () => {
+        concat!(
+            ".p2align 3\n",
+            "nop\n",
+            "2:\n",
+            "st.d $ra, $sp, 16\n",
+            "move $a3, $sp\n",
+            "ld.d $fp, $a2, 0\n",
+            "ld.d $s8, $a2, 8\n",
+            "addi.d $sp, $a2, 16\n",
+            "4:\n",
+        )
+    };
+}
+
+/// The same for a context that is to unwind, and the jump there before the first landing.
+macro_rules! second_landing {
+    () => {
+        concat!(
+            "3:\n",
+            "st.d $ra, $sp, 16\n",
+            "move $a3, $sp\n",
+            "ld.d $fp, $a2, 0\n",
+            "ld.d $s8, $a2, 8\n",
+            "addi.d $sp, $a2, 16\n",
+            "move $a2, $zero\n",
+            "b 4f\n",
+            ".p2align 3\n",
+            "nop\n",
+            "b 3b\n",
+        )
+    };
+}
+
+/// First code of a new context, see `asm/loongarch64.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {
     naked_asm!(include_str!("../../asm/loongarch64.s"), options(raw))
 }
 
-/// Goes on with a suspended context; returns when it suspends or ends (no stack pointer then).
+/// Goes on at a landing; returns when a context suspends, with its link and its stack pointer, or ends, with null.
 ///
 /// # Safety
 ///
-/// `target` must be suspended, on a stack that is mapped, and be resumed by the thread that resumed it before. The
-/// word and the signal must be what the code there expects.
+/// Landing and stack pointer must be those of a suspended context on a mapped stack, which this thread resumed before if
+/// anyone did, and the word what the code there expects.
 #[inline(always)]
-pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word, Option<StackPointer>) {
-    let answer: Word;
-    let pointer: usize;
-    // SAFETY: the asm leaves sp, fp and s8 as it found them and declares the rest clobbered; the caller vouches for
-    // the context.
+pub unsafe fn resume(landing: usize, stack_pointer: usize, word: Word) -> (Word, *const Link, usize) {
+    let (answer, link, pointer);
+    // SAFETY: the asm leaves sp, fp and s8 as it found them and declares the rest clobbered; the caller vouches for the
+    // context.
     unsafe {
         switch!(
             "addi.d $sp, $sp, -32",
             "st.d $fp, $sp, 0",
             "st.d $s8, $sp, 8",
-            "ld.d $t0, $a2, 0",
             // To the resumed side, which finds its own stack pointer in a2, ours in sp, and the return address in ra.
             "jirl $ra, $t0, 0",
             "ld.d $fp, $sp, 0",
             "ld.d $s8, $sp, 8",
             "addi.d $sp, $sp, 32",
+            inlateout("$t0") landing => _,
             inlateout("$a0") word => answer,
-            inlateout("$a1") signal => _,
-            inlateout("$a2") target.0.get() => pointer,
+            lateout("$a1") link,
+            inlateout("$a2") stack_pointer => pointer,
         );
-        (answer, StackPointer::from_raw(pointer))
     }
+    (answer, link, pointer)
 }
 
-/// Suspends the running context; returns when it is resumed, with the word, the signal and the new parent.
+/// Suspends the running context; returns when it is resumed, with the word, its stack pointer (0 if it is to unwind)
+/// and the parent's.
 ///
 /// # Safety
 ///
-/// `parent` must be the context that resumed this one last, and the word what it expects.
+/// The link must be that of the running context, `parent` the stack pointer of whoever resumed it last, and the word
+/// what that one expects.
 #[inline(always)]
-pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackPointer) {
-    let answer: Word;
-    let signal: Signal;
-    let pointer: usize;
-    // SAFETY: as in `resume`; the parent is not null since it is a stack pointer.
+pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, usize, usize) {
+    let (answer, pointer, resumer);
+    // SAFETY: as in `resume`.
     unsafe {
         switch!(
             "la.local $t0, 2f",
-            "addi.d $sp, $sp, -32",
-            "st.d $t0, $sp, 0",
-            "st.d $fp, $sp, 8",
-            "st.d $s8, $sp, 16",
+            "addi.d $sp, $sp, -16",
+            "st.d $fp, $sp, 0",
+            "st.d $s8, $sp, 8",
+            "st.d $t0, $a1, 0",
             "move $a2, $sp",
             // To the resumer's `jirl`, which expects a return.
             "ld.d $ra, $a3, 16",
             "move $sp, $a3",
             "ret",
-            // From a `jirl`: complete the resumer's frame, note its stack pointer, go back to our own.
-            "2:",
-            "st.d $ra, $sp, 16",
-            "move $a3, $sp",
-            "ld.d $fp, $a2, 8",
-            "ld.d $s8, $a2, 16",
-            "addi.d $sp, $a2, 32",
+            second_landing!(),
+            landing!(),
             inlateout("$a0") word => answer,
-            lateout("$a1") signal,
-            lateout("$a2") _,
-            inlateout("$a3") parent.0.get() => pointer,
+            inlateout("$a1") link => _,
+            lateout("$a2") pointer,
+            inlateout("$a3") parent => resumer,
         );
-        (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
+    (answer, pointer, resumer)
 }
 
-/// Suspends the running context, stores where it lies, and goes on with `target` as if `parent` had resumed that one;
-/// returns as [`suspend`] does.
+/// Suspends the running context and goes on at the landing of another, whose parent is then ours; returns when it is
+/// resumed, with the word and the parent's stack pointer.
 ///
 /// # Safety
 ///
-/// As for [`resume`] and [`suspend`]; `place` must be writable. Both contexts must be of this thread.
+/// As for [`resume`] and [`suspend`].
 #[inline(always)]
 pub unsafe fn transfer(
-    target: StackPointer,
-    parent: StackPointer,
-    place: *mut StackPointer,
+    landing: usize,
+    stack_pointer: usize,
+    link: *const Link,
+    parent: usize,
     word: Word,
-) -> (Word, Signal, StackPointer) {
-    let answer: Word;
-    let signal: Signal;
-    let pointer: usize;
-    // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
+) -> (Word, usize) {
+    let (answer, resumer);
+    // SAFETY: as in `suspend`.
     unsafe {
         switch!(
-            "la.local $t0, 2f",
-            "addi.d $sp, $sp, -32",
-            "st.d $t0, $sp, 0",
-            "st.d $fp, $sp, 8",
-            "st.d $s8, $sp, 16",
-            "st.d $sp, $a4, 0",
-            // The target finds its own stack pointer in a2, the parent's in sp and its return address in ra.
+            "la.local $t1, 2f",
+            "addi.d $sp, $sp, -16",
+            "st.d $fp, $sp, 0",
+            "st.d $s8, $sp, 8",
+            "st.d $t1, $a1, 0",
+            "st.d $sp, $a1, 8",
+            // The other side finds its own stack pointer in a2, the parent's in sp and its return address in ra.
             "ld.d $ra, $a3, 16",
             "move $sp, $a3",
-            "ld.d $t0, $a2, 0",
             "jirl $zero, $t0, 0",
-            // As in `suspend`.
-            "2:",
-            "st.d $ra, $sp, 16",
-            "move $a3, $sp",
-            "ld.d $fp, $a2, 8",
-            "ld.d $s8, $a2, 16",
-            "addi.d $sp, $a2, 32",
+            landing!(),
+            inlateout("$t0") landing => _,
             inlateout("$a0") word => answer,
-            inlateout("$a1") 0_usize => signal,
-            inlateout("$a2") target.0.get() => _,
-            inlateout("$a3") parent.0.get() => pointer,
-            inlateout("$a4") place => _,
+            inlateout("$a1") link => _,
+            inlateout("$a2") stack_pointer => _,
+            inlateout("$a3") parent => resumer,
         );
-        (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
+    (answer, resumer)
 }
 
 /// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.

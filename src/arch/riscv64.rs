@@ -4,21 +4,13 @@
 //! register is a clobber, fs0-fs11 among them. tp and gp are never touched.
 //!
 //! ```text
-//!            suspended coroutine              resumer, while the coroutine runs
+//!            suspended context                parent, while the context runs
 //!            +--------------------+           +--------------------+
-//!   sp + 24  | (padding)          |           | (padding)          |
-//!   sp + 16  | s1                 |  sp + 16  | return address     |  <- stored by the resumed side
-//!   sp +  8  | s0                 |  sp +  8  | s1                 |
-//!   sp ----> | address to go on at|  sp ----> | s0                 |
-//!            +--------------------+           +--------------------+
-//!
-//!            new coroutine                    in the trampoline
-//!            +--------------------+           +--------------------+
-//!   sp + 24  | link: data         |           | link: data         |
-//!   sp + 16  | link: parent       |  sp ----> | link: parent       |
-//!   sp +  8  | entry              |           +--------------------+
-//!   sp ----> | trampoline         |
-//!            +--------------------+
+//!   sp +  8  | s1                 |  sp + 24  | (padding)          |
+//!   sp ----> | s0                 |  sp + 16  | return address     |  <- stored by the resumed side
+//!            +--------------------+  sp +  8  | s1                 |
+//!                                    sp ----> | s0                 |
+//!                                             +--------------------+
 //! ```
 //!
 //! The call goes through t1: through t0, an alternate link register, it would pop the return predictor before pushing.
@@ -26,7 +18,7 @@
 
 use core::arch::{asm, naked_asm};
 
-use super::{Signal, StackPointer, Word};
+use super::{Link, Word};
 
 /// The psABI's alignment at a call.
 pub const STACK_ALIGNMENT: usize = 16;
@@ -34,6 +26,8 @@ pub const STACK_ALIGNMENT: usize = 16;
 pub const RED_ZONE: usize = 0;
 /// rustc emits none: a large frame can jump over a small guard.
 pub const STACK_PROBES: bool = false;
+/// Bytes from the jump that [`second_landing`] places to the landing that follows.
+pub const SECOND_LANDING: usize = 8;
 
 /// Assembly that leaves a context and comes back to it: every register is lost but those it saves itself.
 macro_rules! switch {
@@ -51,127 +45,155 @@ macro_rules! switch {
     };
 }
 
-/// First code of a new coroutine, see `asm/riscv64.s`.
+/// Where a suspended context goes on: keeps the resumer's stack pointer and moves to its own stack.
+macro_rules! landing {
+    () => {
+        concat!(
+            ".p2align 3\n",
+            ".option push\n",
+            ".option norvc\n",
+            "nop\n",
+            ".option pop\n",
+            "2:\n",
+            "sd ra, 16(sp)\n",
+            "mv a3, sp\n",
+            "ld s0, 0(a2)\n",
+            "ld s1, 8(a2)\n",
+            "addi sp, a2, 16\n",
+            "4:\n",
+        )
+    };
+}
+
+/// The same for a context that is to unwind, and the jump there before the first landing.
+macro_rules! second_landing {
+    () => {
+        concat!(
+            "3:\n",
+            "sd ra, 16(sp)\n",
+            "mv a3, sp\n",
+            "ld s0, 0(a2)\n",
+            "ld s1, 8(a2)\n",
+            "addi sp, a2, 16\n",
+            "li a2, 0\n",
+            "j 4f\n",
+            ".p2align 3\n",
+            ".option push\n",
+            ".option norvc\n",
+            "nop\n",
+            "j 3b\n",
+            ".option pop\n",
+        )
+    };
+}
+
+/// First code of a new context, see `asm/riscv64.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {
     naked_asm!(include_str!("../../asm/riscv64.s"), options(raw))
 }
 
-/// Goes on with a suspended context; returns when it suspends or ends (no stack pointer then).
+/// Goes on at a landing; returns when a context suspends, with its link and its stack pointer, or ends, with null.
 ///
 /// # Safety
 ///
-/// `target` must be suspended, on a stack that is mapped, and be resumed by the thread that resumed it before. The
-/// word and the signal must be what the code there expects.
+/// Landing and stack pointer must be those of a suspended context on a mapped stack, which this thread resumed before if
+/// anyone did, and the word what the code there expects.
 #[inline(always)]
-pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word, Option<StackPointer>) {
-    let answer: Word;
-    let pointer: usize;
-    // SAFETY: the asm leaves sp, s0 and s1 as it found them and declares the rest clobbered; the caller vouches for
-    // the context.
+pub unsafe fn resume(landing: usize, stack_pointer: usize, word: Word) -> (Word, *const Link, usize) {
+    let (answer, link, pointer);
+    // SAFETY: the asm leaves sp, s0 and s1 as it found them and declares the rest clobbered; the caller vouches for the
+    // context.
     unsafe {
         switch!(
             "addi sp, sp, -32",
             "sd s0, 0(sp)",
             "sd s1, 8(sp)",
-            "ld t1, 0(a2)",
             // To the resumed side, which finds its own stack pointer in a2, ours in sp, and the return address in ra.
             "jalr t1",
             "ld s0, 0(sp)",
             "ld s1, 8(sp)",
             "addi sp, sp, 32",
+            inlateout("t1") landing => _,
             inlateout("a0") word => answer,
-            inlateout("a1") signal => _,
-            inlateout("a2") target.0.get() => pointer,
+            lateout("a1") link,
+            inlateout("a2") stack_pointer => pointer,
         );
-        (answer, StackPointer::from_raw(pointer))
     }
+    (answer, link, pointer)
 }
 
-/// Suspends the running context; returns when it is resumed, with the word, the signal and the new parent.
+/// Suspends the running context; returns when it is resumed, with the word, its stack pointer (0 if it is to unwind)
+/// and the parent's.
 ///
 /// # Safety
 ///
-/// `parent` must be the context that resumed this one last, and the word what it expects.
+/// The link must be that of the running context, `parent` the stack pointer of whoever resumed it last, and the word
+/// what that one expects.
 #[inline(always)]
-pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackPointer) {
-    let answer: Word;
-    let signal: Signal;
-    let pointer: usize;
-    // SAFETY: as in `resume`; the parent is not null since it is a stack pointer.
+pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, usize, usize) {
+    let (answer, pointer, resumer);
+    // SAFETY: as in `resume`.
     unsafe {
         switch!(
             "lla t1, 2f",
-            "addi sp, sp, -32",
-            "sd t1, 0(sp)",
-            "sd s0, 8(sp)",
-            "sd s1, 16(sp)",
+            "addi sp, sp, -16",
+            "sd s0, 0(sp)",
+            "sd s1, 8(sp)",
+            "sd t1, 0(a1)",
             "mv a2, sp",
             // To the resumer's `jalr`, which expects a return.
             "ld ra, 16(a3)",
             "mv sp, a3",
             "ret",
-            // From a `jalr`: complete the resumer's frame, note its stack pointer, go back to our own.
-            "2:",
-            "sd ra, 16(sp)",
-            "mv a3, sp",
-            "ld s0, 8(a2)",
-            "ld s1, 16(a2)",
-            "addi sp, a2, 32",
+            second_landing!(),
+            landing!(),
             inlateout("a0") word => answer,
-            lateout("a1") signal,
-            lateout("a2") _,
-            inlateout("a3") parent.0.get() => pointer,
+            inlateout("a1") link => _,
+            lateout("a2") pointer,
+            inlateout("a3") parent => resumer,
         );
-        (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
+    (answer, pointer, resumer)
 }
 
-/// Suspends the running context, stores where it lies, and goes on with `target` as if `parent` had resumed that one;
-/// returns as [`suspend`] does.
+/// Suspends the running context and goes on at the landing of another, whose parent is then ours; returns when it is
+/// resumed, with the word and the parent's stack pointer.
 ///
 /// # Safety
 ///
-/// As for [`resume`] and [`suspend`]; `place` must be writable. Both contexts must be of this thread.
+/// As for [`resume`] and [`suspend`].
 #[inline(always)]
 pub unsafe fn transfer(
-    target: StackPointer,
-    parent: StackPointer,
-    place: *mut StackPointer,
+    landing: usize,
+    stack_pointer: usize,
+    link: *const Link,
+    parent: usize,
     word: Word,
-) -> (Word, Signal, StackPointer) {
-    let answer: Word;
-    let signal: Signal;
-    let pointer: usize;
-    // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
+) -> (Word, usize) {
+    let (answer, resumer);
+    // SAFETY: as in `suspend`.
     unsafe {
         switch!(
-            "lla t1, 2f",
-            "addi sp, sp, -32",
-            "sd t1, 0(sp)",
-            "sd s0, 8(sp)",
-            "sd s1, 16(sp)",
-            "sd sp, 0(a4)",
-            // The target finds its own stack pointer in a2, the parent's in sp and its return address in ra.
+            "lla t2, 2f",
+            "addi sp, sp, -16",
+            "sd s0, 0(sp)",
+            "sd s1, 8(sp)",
+            "sd t2, 0(a1)",
+            "sd sp, 8(a1)",
+            // The other side finds its own stack pointer in a2, the parent's in sp and its return address in ra.
             "ld ra, 16(a3)",
             "mv sp, a3",
-            "ld t1, 0(a2)",
             "jr t1",
-            // As in `suspend`.
-            "2:",
-            "sd ra, 16(sp)",
-            "mv a3, sp",
-            "ld s0, 8(a2)",
-            "ld s1, 16(a2)",
-            "addi sp, a2, 32",
+            landing!(),
+            inlateout("t1") landing => _,
             inlateout("a0") word => answer,
-            inlateout("a1") 0_usize => signal,
-            inlateout("a2") target.0.get() => _,
-            inlateout("a3") parent.0.get() => pointer,
-            inlateout("a4") place => _,
+            inlateout("a1") link => _,
+            inlateout("a2") stack_pointer => _,
+            inlateout("a3") parent => resumer,
         );
-        (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
+    (answer, resumer)
 }
 
 /// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.

@@ -3,27 +3,19 @@
 //! Saved by hand: rbx and rbp, which LLVM keeps for itself. Every other register is a clobber.
 //!
 //! ```text
-//!            suspended coroutine              resumer, while the coroutine runs
+//!            suspended context                parent, while the context runs
 //!            +--------------------+           +--------------------+
-//!   sp + 16  | rbp                |  sp + 16  | rbp                |
-//!   sp +  8  | rbx                |  sp +  8  | rbx                |
-//!   sp ----> | address to go on at|  sp ----> | return address     |  <- pushed by the call in `resume`
-//!            +--------------------+           +--------------------+
-//!
-//!            new coroutine                    in the trampoline
-//!            +--------------------+           +--------------------+
-//!   sp + 24  | link: data         |           | link: data         |
-//!   sp + 16  | link: parent       |  rsp ---> | link: parent       |
-//!   sp +  8  | entry              |           +--------------------+
-//!   sp ----> | trampoline         |
-//!            +--------------------+
+//!   sp +  8  | rbp                |  sp + 16  | rbp                |
+//!   sp ----> | rbx                |  sp +  8  | rbx                |
+//!            +--------------------+  sp ----> | return address     |  <- pushed by the call in `resume`
+//!                                             +--------------------+
 //! ```
 //!
 //! MXCSR and the x87 control word are not touched: a change made on one side of a switch is seen on the other.
 
 use core::arch::{asm, naked_asm};
 
-use super::{Signal, StackPointer, Word};
+use super::{Link, Word};
 
 /// The ABI's alignment at a call.
 pub const STACK_ALIGNMENT: usize = 16;
@@ -31,6 +23,8 @@ pub const STACK_ALIGNMENT: usize = 16;
 pub const RED_ZONE: usize = 128;
 /// rustc's target specification has inline stack probes.
 pub const STACK_PROBES: bool = true;
+/// Bytes from the jump that [`second_landing`] places to the landing that follows.
+pub const SECOND_LANDING: usize = 8;
 
 /// Assembly that leaves a context and comes back to it: every register is lost but those it saves itself.
 macro_rules! switch {
@@ -43,116 +37,141 @@ macro_rules! switch {
     };
 }
 
-/// First code of a new coroutine, see `asm/x86_64.s`.
+/// Where a suspended context goes on: keeps the resumer's stack pointer and moves to its own stack.
+macro_rules! landing {
+    () => {
+        concat!(
+            ".p2align 3, 0xcc\n",
+            ".fill 4, 1, 0xcc\n",
+            "2:\n",
+            "mov rcx, rsp\n",
+            "mov rsp, rdx\n",
+            "pop rbx\n",
+            "pop rbp\n",
+            "4:\n",
+        )
+    };
+}
+
+/// The same for a context that is to unwind, and the jump there before the first landing.
+macro_rules! second_landing {
+    () => {
+        concat!(
+            "3:\n",
+            "mov rcx, rsp\n",
+            "mov rsp, rdx\n",
+            "pop rbx\n",
+            "pop rbp\n",
+            "xor edx, edx\n",
+            "jmp 4f\n",
+            ".p2align 3, 0xcc\n",
+            ".fill 4, 1, 0xcc\n",
+            "jmp 3b\n",
+        )
+    };
+}
+
+/// First code of a new context, see `asm/x86_64.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {
     naked_asm!(include_str!("../../asm/x86_64.s"), options(raw))
 }
 
-/// Goes on with a suspended context; returns when it suspends or ends (no stack pointer then).
+/// Goes on at a landing; returns when a context suspends, with its link and its stack pointer, or ends, with null.
 ///
 /// # Safety
 ///
-/// `target` must be suspended, on a stack that is mapped, and be resumed by the thread that resumed it before. The
-/// word and the signal must be what the code there expects.
+/// Landing and stack pointer must be those of a suspended context on a mapped stack, which this thread resumed before if
+/// anyone did, and the word what the code there expects.
 #[inline(always)]
-pub unsafe fn resume(target: StackPointer, word: Word, signal: Signal) -> (Word, Option<StackPointer>) {
-    let answer: Word;
-    let pointer: usize;
-    // SAFETY: the asm leaves rsp, rbx and rbp as it found them and declares the rest clobbered; the caller vouches
-    // for the context. Without `nostack` the compiler keeps nothing in the red zone here.
+pub unsafe fn resume(landing: usize, stack_pointer: usize, word: Word) -> (Word, *const Link, usize) {
+    let (answer, link, pointer);
+    // SAFETY: the asm leaves rsp, rbx and rbp as it found them and declares the rest clobbered; the caller vouches for the
+    // context. Without `nostack` the compiler keeps nothing in the red zone here.
     unsafe {
         switch!(
             "push rbp",
             "push rbx",
             // To the resumed side, which finds its own stack pointer in rdx and ours, with the return address, in rsp.
-            "call [rdx]",
+            "call rax",
             "pop rbx",
             "pop rbp",
+            inlateout("rax") landing => _,
             inlateout("rdi") word => answer,
-            inlateout("rsi") signal => _,
-            inlateout("rdx") target.0.get() => pointer,
+            lateout("rsi") link,
+            inlateout("rdx") stack_pointer => pointer,
         );
-        (answer, StackPointer::from_raw(pointer))
     }
+    (answer, link, pointer)
 }
 
-/// Suspends the running context; returns when it is resumed, with the word, the signal and the new parent.
+/// Suspends the running context; returns when it is resumed, with the word, its stack pointer (0 if it is to unwind)
+/// and the parent's.
 ///
 /// # Safety
 ///
-/// `parent` must be the context that resumed this one last, and the word what it expects.
+/// The link must be that of the running context, `parent` the stack pointer of whoever resumed it last, and the word
+/// what that one expects.
 #[inline(always)]
-pub unsafe fn suspend(parent: StackPointer, word: Word) -> (Word, Signal, StackPointer) {
-    let answer: Word;
-    let signal: Signal;
-    let pointer: usize;
-    // SAFETY: as in `resume`; the parent is not null since it is a stack pointer.
+pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, usize, usize) {
+    let (answer, pointer, resumer);
+    // SAFETY: as in `resume`.
     unsafe {
         switch!(
             "push rbp",
             "push rbx",
             "lea rax, [rip + 2f]",
-            "push rax",
+            "mov [rsi], rax",
             "mov rdx, rsp",
             // To the resumer's `call`, which expects a return.
             "mov rsp, rcx",
             "ret",
-            // From a `call [rdx]`: note the resumer's stack pointer, go back to our own.
-            "2:",
-            "mov rcx, rsp",
-            "lea rsp, [rdx + 8]",
-            "pop rbx",
-            "pop rbp",
+            second_landing!(),
+            landing!(),
             inlateout("rdi") word => answer,
-            lateout("rsi") signal,
-            inlateout("rcx") parent.0.get() => pointer,
+            inlateout("rsi") link => _,
+            lateout("rdx") pointer,
+            inlateout("rcx") parent => resumer,
         );
-        (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
+    (answer, pointer, resumer)
 }
 
-/// Suspends the running context, stores where it lies, and goes on with `target` as if `parent` had resumed that one;
-/// returns as [`suspend`] does.
+/// Suspends the running context and goes on at the landing of another, whose parent is then ours; returns when it is
+/// resumed, with the word and the parent's stack pointer.
 ///
 /// # Safety
 ///
-/// As for [`resume`] and [`suspend`]; `place` must be writable. Both contexts must be of this thread.
+/// As for [`resume`] and [`suspend`].
 #[inline(always)]
 pub unsafe fn transfer(
-    target: StackPointer,
-    parent: StackPointer,
-    place: *mut StackPointer,
+    landing: usize,
+    stack_pointer: usize,
+    link: *const Link,
+    parent: usize,
     word: Word,
-) -> (Word, Signal, StackPointer) {
-    let answer: Word;
-    let signal: Signal;
-    let pointer: usize;
-    // SAFETY: as in `suspend`. The parent's frame stays as its own resume left it.
+) -> (Word, usize) {
+    let (answer, resumer);
+    // SAFETY: as in `suspend`.
     unsafe {
         switch!(
             "push rbp",
             "push rbx",
-            "lea rax, [rip + 2f]",
-            "push rax",
-            "mov [r8], rsp",
-            // The target finds its own stack pointer in rdx and the parent's, with its return address, in rsp.
+            "lea r8, [rip + 2f]",
+            "mov [rsi], r8",
+            "mov [rsi + 8], rsp",
+            // The other side finds its own stack pointer in rdx and the parent's, with its return address, in rsp.
             "mov rsp, rcx",
-            "jmp [rdx]",
-            // As in `suspend`.
-            "2:",
-            "mov rcx, rsp",
-            "lea rsp, [rdx + 8]",
-            "pop rbx",
-            "pop rbp",
+            "jmp rax",
+            landing!(),
+            inlateout("rax") landing => _,
             inlateout("rdi") word => answer,
-            inlateout("rsi") 0_usize => signal,
-            inlateout("rdx") target.0.get() => _,
-            inlateout("rcx") parent.0.get() => pointer,
-            inlateout("r8") place => _,
+            inlateout("rsi") link => _,
+            inlateout("rdx") stack_pointer => _,
+            inlateout("rcx") parent => resumer,
         );
-        (answer, signal, StackPointer::from_raw_unchecked(pointer))
     }
+    (answer, resumer)
 }
 
 /// Calls `function(data)` on another stack, whose free part ends at `top`, and returns when it does.

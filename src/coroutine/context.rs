@@ -12,15 +12,14 @@
 //! use switchback::context::{Context, Left, Running};
 //! use switchback::stack::Mapped;
 //!
-//! struct Pair { first: Option<Context>, second: Option<Context>, log: Vec<&'static str> }
+//! struct Pair { first: Context, second: Context, log: Vec<&'static str> }
 //!
 //! unsafe extern "C" fn first(pair: *mut (), running: &Running) -> *mut () {
 //!     // SAFETY: `main` passes its pair, and only one of the two contexts runs at a time.
 //!     unsafe {
 //!         let pair = pair.cast::<Pair>();
 //!         (*pair).log.push("first");
-//!         let second = (*pair).second.take().unwrap();
-//!         running.switch_to(second, &raw mut (*pair).first, pair.cast());
+//!         running.switch_to((*pair).second, pair.cast());
 //!         (*pair).log.push("first again");
 //!     }
 //!     ptr::null_mut()
@@ -30,36 +29,39 @@
 //!     unsafe {
 //!         let pair = pair.cast::<Pair>();
 //!         (*pair).log.push("second");
-//!         let first = (*pair).first.take().unwrap();
-//!         running.switch_to(first, &raw mut (*pair).second, pair.cast());
+//!         running.switch_to((*pair).first, pair.cast());
 //!     }
 //!     ptr::null_mut()
 //! }
 //!
 //! # fn main() -> Result<(), switchback::stack::Error> {
 //! let stacks = [Mapped::new(65536)?, Mapped::new(65536)?];
-//! let mut pair = Pair { first: None, second: None, log: Vec::new() };
 //! // SAFETY: the stacks and the pair outlive the contexts, and all stay on this thread.
-//! unsafe {
-//!     pair.second = Some(Context::new(&stacks[1], second)?);
-//!     let left = Context::new(&stacks[0], first)?.enter((&raw mut pair).cast());
+//! let log = unsafe {
+//!     let [first, second] = [Context::new(&stacks[0], first)?, Context::new(&stacks[1], second)?];
+//!     let mut pair = Pair { first, second, log: Vec::new() };
+//!     let left = first.enter((&raw mut pair).cast());
 //!     assert!(matches!(left, Left::Ended(_)));
-//! }
-//! assert_eq!(pair.log, ["first", "second", "first again"]);
+//!     pair.log
+//! };
+//! assert_eq!(log, ["first", "second", "first again"]);
 //! # Ok(())
 //! # }
 //! ```
 
 use core::fmt;
+use core::ptr::NonNull;
 
-use crate::arch::{self, Link, Signal, StackPointer, Word};
+use crate::arch::{self, Link, Word};
 use crate::stack::{ALIGNMENT, Error, LEAST_FREE, Stack};
 
-/// A suspended context: the right to continue it once.
+/// A context: something that runs on a stack of its own, or is suspended there. The handle is the same from its creation
+/// to its end, and one word.
 ///
-/// Dropping one forgets it: what lives on its stack is not dropped. It does not own the stack.
+/// It owns nothing: not the stack, and what lives there is not dropped with it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
-pub struct Context(StackPointer);
+pub struct Context(NonNull<Link>);
 
 /// The function a context runs, with the first word it was entered with. What it returns goes to the root.
 ///
@@ -92,56 +94,68 @@ impl Context {
     /// does.
     pub unsafe fn new(stack: &impl Stack, entry: Entry) -> Result<Context, Error> {
         let size = stack.top().addr().get().saturating_sub(stack.limit().addr().get());
-        let needed = 4 * size_of::<usize>() + LEAST_FREE;
+        let stagger = super::entry::stagger(stack.top().addr().get(), size);
+        let needed = size_of::<Link>() + LEAST_FREE + stagger;
         if size < needed {
             return Err(Error::too_small(size, needed));
         }
-        const { assert!(ALIGNMENT.is_multiple_of(arch::STACK_ALIGNMENT)) }
-        // SAFETY: by the contract of `Stack`, and the caller's promise, the words below the aligned top are ours.
-        Ok(Context(unsafe { arch::prepare(stack.top().as_ptr(), start, entry as *mut ()) }))
+        const { assert!(ALIGNMENT.is_multiple_of(align_of::<Link>())) }
+        // SAFETY: by the contract of `Stack`, and the caller's promise, the words below the aligned top are ours; their
+        // address is not null.
+        unsafe {
+            let link = arch::prepare(stack.top().as_ptr().sub(stagger), start, entry as *mut ());
+            Ok(Context(NonNull::new_unchecked(link.cast_mut())))
+        }
     }
 
     /// Continues the context, with the caller as its root, until it or one it switches to leaves or ends.
     ///
-    /// Costs one switch there and one back.
+    /// Costs one switch there and one back; no allocation, no system call.
     ///
     /// # Safety
     ///
-    /// It must be continued on the thread on which it ran before, while its stack is mapped, and `word` must be what it
-    /// expects. So must be whatever it switches to.
+    /// It must be suspended or never have run, not have ended; it must be continued on the thread on which it ran before,
+    /// while its stack is mapped, and `word` must be what it expects. So must be whatever it switches to.
     #[inline(always)]
     pub unsafe fn enter(self, word: *mut ()) -> Left {
-        // SAFETY: a `Context` is suspended; the caller vouches for the rest.
-        let (word, context) = unsafe { arch::resume(self.0, Word::new(word), 0) };
-        // SAFETY: whoever comes back sends an initialised word: see `leave`, `start`.
-        let word = unsafe { word.assume_init() };
-        match context {
-            Some(context) => Left::Suspended(Context(context), word),
-            None => Left::Ended(word),
+        debug_assert!(self.is_suspended(), "entered a context that is not suspended");
+        // SAFETY: the caller's promise. Whoever comes back sends an initialised word: see `leave`, `start`.
+        unsafe {
+            let (word, link) = arch::resume(self.0.as_ptr(), Word::new(word));
+            let word = word.assume_init();
+            match NonNull::new(link.cast_mut()) {
+                Some(link) => Left::Suspended(Context(link), word),
+                None => Left::Ended(word),
+            }
         }
+    }
+
+    fn is_suspended(self) -> bool {
+        // SAFETY: whoever asks vouches for a context that has not ended: its link lies still on its stack.
+        unsafe { self.0.as_ref() }.is_suspended()
     }
 }
 
 impl Running {
+    /// The running context's own handle, for whoever is to continue it once it is suspended.
+    #[inline(always)]
+    pub fn context(&self) -> Context {
+        Context(NonNull::from(&self.0))
+    }
+
     /// Suspends the running context and continues `next` with `word`, under the same root; returns when somebody
     /// continues this one, with their word.
     ///
-    /// `place` receives the suspended context before `next` runs. One switch; no allocation, no system call.
+    /// One switch; no allocation, no system call.
     ///
     /// # Safety
     ///
-    /// `self` must be the running context's own. `next` must fulfil what [`Context::enter`] asks for. `place` must be
-    /// valid for writes, and hold nothing that needs dropping.
+    /// `self` must be the running context's own. `next` must fulfil what [`Context::enter`] asks for.
     #[inline(always)]
-    pub unsafe fn switch_to(&self, next: Context, place: *mut Option<Context>, word: *mut ()) -> *mut () {
-        // SAFETY: our parent is the root, as noted by the trampoline and below. `Option<Context>` has the layout of its
-        // only word, whose niche is zero.
-        unsafe {
-            let (word, _, root) = arch::transfer(next.0, self.0.parent.get(), place.cast(), Word::new(word));
-            self.0.parent.set(root);
-            // Whoever continues a context sends an initialised word.
-            word.assume_init()
-        }
+    pub unsafe fn switch_to(&self, next: Context, word: *mut ()) -> *mut () {
+        debug_assert!(next.is_suspended(), "switched to a context that is not suspended");
+        // SAFETY: the caller's promise. Whoever continues a context sends an initialised word.
+        unsafe { arch::transfer(next.0.as_ptr(), &self.0, Word::new(word)).assume_init() }
     }
 
     /// Suspends the running context: the root's [`enter`](Context::enter) returns with it and `word`. Returns when
@@ -152,23 +166,17 @@ impl Running {
     /// `self` must be the running context's own.
     #[inline(always)]
     pub unsafe fn leave(&self, word: *mut ()) -> *mut () {
-        // SAFETY: as in `switch_to`.
-        unsafe {
-            let (word, _, root) = arch::suspend(self.0.parent.get(), Word::new(word));
-            self.0.parent.set(root);
-            word.assume_init()
-        }
+        // SAFETY: as in `switch_to`. Nobody tells a context to unwind.
+        unsafe { arch::suspend(&self.0, Word::new(word)).unwrap_unchecked().assume_init() }
     }
 }
-
-const _: () = assert!(size_of::<Option<Context>>() == size_of::<usize>());
 
 /// What the trampoline calls.
 ///
 /// # Safety
 ///
 /// Called once with the link that [`Context::new`] made.
-unsafe extern "C" fn start(word: Word, _: Signal, _: usize, link: *const Link) -> Word {
+unsafe extern "C" fn start(word: Word, link: *const Link) -> Word {
     // SAFETY: the link's word is the entry function, and the link lies still on the context's stack.
     unsafe {
         let entry = core::mem::transmute::<*mut (), Entry>((*link).data);
@@ -178,7 +186,7 @@ unsafe extern "C" fn start(word: Word, _: Signal, _: usize, link: *const Link) -
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Context({:#x})", self.0.0)
+        f.debug_tuple("Context").field(&self.0).finish()
     }
 }
 

@@ -5,8 +5,8 @@ use core::mem::ManuallyDrop;
 use super::unwind::{self, Panic};
 use super::value;
 use super::yielder::Yielder;
-use crate::arch::{self, Link, Signal, StackPointer, Word};
-use crate::stack::{ALIGNMENT, Error, LEAST_FREE, Stack};
+use crate::arch::{self, Link, Word};
+use crate::stack::{Error, LEAST_FREE, Stack};
 
 /// First the function, then, once it has ended, its result.
 union Slot<F, Return> {
@@ -16,17 +16,17 @@ union Slot<F, Return> {
 
 /// Moves a function onto a stack so that the first resume runs it.
 #[inline]
-pub(super) fn prepare<Input, Yield, Return, F>(stack: &impl Stack, f: F) -> Result<StackPointer, Error>
+pub(super) fn prepare<Input, Yield, Return, F>(stack: &impl Stack, f: F) -> Result<*const Link, Error>
 where
     F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
 {
     let size = stack.top().addr().get().saturating_sub(stack.limit().addr().get());
-    let align = align_of::<Slot<F, Return>>().max(ALIGNMENT);
+    let align = align_of::<Slot<F, Return>>().max(align_of::<Link>());
     let stagger = stagger(stack.top().addr().get(), size);
     // Alignment may cost up to `align` bytes, the frame below takes four words. When it runs, the function is moved to a
     // frame of its own, and unoptimised code makes further copies on the way.
     let copies = size_of::<F>().saturating_mul(4);
-    let fixed = stagger + align + 4 * size_of::<usize>() + LEAST_FREE;
+    let fixed = stagger + align + size_of::<Link>() + LEAST_FREE;
     let needed = size_of::<Slot<F, Return>>().saturating_add(copies).saturating_add(fixed);
     if size < needed {
         return Err(Error::too_small(size, needed));
@@ -66,7 +66,7 @@ unsafe fn slot_above<F, Return>(link: *const Link) -> *mut Slot<F, Return> {
 /// for 10, no difference beyond the noise for 100 and more, where the first level misses. Scattering the offsets
 /// instead of stepping through them costs more than it gains when coroutines run in the order of their stacks: the
 /// processor no longer recognises the stride and stops to prefetch (10,000: 50 instead of 20 ns).
-fn stagger(top: usize, size: usize) -> usize {
+pub(super) fn stagger(top: usize, size: usize) -> usize {
     if size < 32 * 1024 { 0 } else { (top >> 12) % 16 * 128 }
 }
 
@@ -75,7 +75,7 @@ fn stagger(top: usize, size: usize) -> usize {
 /// # Safety
 ///
 /// Called once by the trampoline with what a resume sent and the link that [`prepare`] made, for the same types.
-unsafe extern "C" fn entry<Input, Yield, Return, F>(word: Word, _: Signal, _: usize, link: *const Link) -> Word
+unsafe extern "C" fn entry<Input, Yield, Return, F>(word: Word, link: *const Link) -> Word
 where
     F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
 {
@@ -107,11 +107,10 @@ pub(super) unsafe fn take_result<Return>(word: Word) -> Result<Return, Panic> {
 ///
 /// # Safety
 ///
-/// The context must come from [`prepare`], never have been resumed, and not be used again.
-pub(super) unsafe fn drop_unstarted(context: StackPointer) {
+/// The link must come from [`prepare`], its context never have been resumed, and not be used again.
+pub(super) unsafe fn drop_unstarted(link: *const Link) {
     // SAFETY: the caller's promise: the link's word is a `DropFunction` until the coroutine runs.
     unsafe {
-        let link = arch::link_of_unstarted(context);
         let drop_function = core::mem::transmute::<*mut (), DropFunction>((*link).data);
         drop_function(slot_above::<(), ()>(link).cast());
     }

@@ -10,8 +10,6 @@
 //!          +--------------------------------+
 //!          | link: parent, and a word: how  |  what a `Yielder` points at
 //!          |       to drop the function     |
-//!          +--------------------------------+
-//!          | entry, trampoline              |  overwritten once it runs
 //!   sp --> +--------------------------------+
 //!          | free                           |
 //!   limit  +--------------------------------+

@@ -3,29 +3,20 @@
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
-use core::num::NonZeroUsize;
 
 use super::unwind::{self, Panic};
 use super::{Resumed, Yielder, entry, value};
-use crate::arch::{self, StackPointer};
+use crate::arch::{self, Link};
 use crate::stack::{Error, Stack};
 
 /// See the module. Dropping one ends it; where that cannot be done, its stack is leaked.
 pub(super) struct Raw<Input, Yield, Return, S: Stack> {
-    /// [`FINISHED`], [`OUT_OF_REACH`], or the stack pointer of a suspended context.
-    context: usize,
+    /// On the stack, which is ours.
+    link: *const Link,
     stack: ManuallyDrop<S>,
-    /// Neither Send nor Sync; takes inputs, gives yields and a return value.
-    #[expect(clippy::type_complexity, reason = "it is read by the compiler only")]
-    types: PhantomData<(*mut (), fn(Input) -> (Yield, Return))>,
+    /// Takes inputs, gives yields and a return value.
+    types: PhantomData<fn(Input) -> (Yield, Return)>,
 }
-
-/// Its function is over.
-const FINISHED: usize = 0;
-/// It is running, or it could not be ended: its stack is in use, and nobody may continue it.
-///
-/// A destructor can come across a coroutine that runs: a thread-local's, when the coroutine calls `process::exit`.
-const OUT_OF_REACH: usize = 1;
 
 impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
     /// # Safety
@@ -36,47 +27,42 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
     where
         F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
     {
-        let context = entry::prepare::<Input, Yield, Return, F>(&stack, f)?;
-        Ok(Self { context: context.0.get(), stack: ManuallyDrop::new(stack), types: PhantomData })
+        let link = entry::prepare::<Input, Yield, Return, F>(&stack, f)?;
+        Ok(Self { link, stack: ManuallyDrop::new(stack), types: PhantomData })
     }
 
+    /// A coroutine that runs is met here as well, though it is borrowed meanwhile: by the destructor of a thread-local,
+    /// when the coroutine calls `process::exit`.
     #[inline]
     pub(super) fn resume(&mut self, input: Input) -> Resumed<Yield, Return> {
-        let Some(context) = self.take_suspended() else { refuse(self.is_finished()) };
+        if !self.link().is_suspended() {
+            refuse(self.is_finished());
+        }
         let input = ManuallyDrop::new(input);
         // SAFETY: the context is suspended, and ours alone; its stack is ours; it is on this thread since `Self` is not
         // `Send` (invariant 2). It expects an encoded `Input`, which stays in place until we are back.
-        let (word, context) = unsafe { arch::resume(context, value::encode(&input), 0) };
-        self.context = context.map_or(FINISHED, |context| context.0.get());
-        if context.is_some() {
+        let (word, link) = unsafe { arch::resume(self.link, value::encode(&input)) };
+        if !link.is_null() {
             // SAFETY: `suspend` sends an encoded `Yield`, which stays in place while suspended.
-            Resumed::Yielded(unsafe { value::decode(word) })
-        } else {
-            // SAFETY: the entry function's last word tells where the result is; its stack is still ours.
-            match unsafe { entry::take_result(word) } {
-                Ok(value) => Resumed::Returned(value),
-                Err(panic) => unwind::resume_panic(panic),
-            }
+            return Resumed::Yielded(unsafe { value::decode(word) });
+        }
+        self.link().set_ended();
+        // SAFETY: the entry function's last word tells where the result is; its stack is still ours.
+        match unsafe { entry::take_result(word) } {
+            Ok(value) => Resumed::Returned(value),
+            Err(panic) => unwind::resume_panic(panic),
         }
     }
 
     #[inline]
     pub(super) fn is_finished(&self) -> bool {
-        self.context == FINISHED
+        self.link().is_ended()
     }
 
-    /// The context, to be continued; it is out of reach until the caller says what became of it.
     #[inline(always)]
-    fn take_suspended(&mut self) -> Option<StackPointer> {
-        if self.context <= OUT_OF_REACH {
-            return None;
-        }
-        let context = self.context;
-        // Volatile, or the optimiser would drop it: it knows that nobody looks while we are borrowed. A thread-local's
-        // destructor does, when the coroutine ends the process.
-        // SAFETY: a place of ours.
-        unsafe { (&raw mut self.context).write_volatile(OUT_OF_REACH) };
-        NonZeroUsize::new(context).map(StackPointer)
+    fn link(&self) -> &Link {
+        // SAFETY: it lies still on our stack; what changes in it are cells.
+        unsafe { &*self.link }
     }
 
     /// Ends it and returns its stack; None if it cannot be ended, the stack is leaked then.
@@ -94,17 +80,14 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
     }
 
     /// Drops the function if it never ran, unwinds it if it is suspended; the panic that comes out of that is returned.
-    /// If it is not finished afterwards, it cannot be ended. Does not panic.
+    /// If it is not finished afterwards, it runs or cannot be ended. Does not panic.
     #[inline]
     pub(super) fn end(&mut self) -> Option<Panic> {
-        let context = self.take_suspended()?;
-        // By value, so that a coroutine that has ended can live in registers.
-        // SAFETY: the context is suspended, on our stack, on this thread, with our types.
-        let (over, panic) = unsafe { unwind::end::<Yield, Return>(context) };
-        if over {
-            self.context = FINISHED;
+        if !self.link().is_suspended() {
+            return None;
         }
-        panic
+        // SAFETY: the context is suspended, on our stack, on this thread, with our types.
+        unsafe { unwind::end::<Yield, Return>(self.link) }
     }
 }
 

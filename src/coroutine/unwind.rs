@@ -3,34 +3,29 @@
 //! A panic never crosses a switch: it is caught on the coroutine's stack and raised again on the resumer's.
 
 use super::entry;
-#[cfg(feature = "std")]
-use crate::arch::Signal;
-use crate::arch::{self, StackPointer};
-
-/// Signal: unwind instead of going on.
-#[cfg(feature = "std")]
-pub(super) const UNWIND: Signal = 1;
+use crate::arch::Link;
 
 pub(super) use imp::*;
 
-/// Ends a coroutine that has not finished: drops its function if it never ran, else runs the destructors of what is on
-/// its stack. A panic that is not ours is returned, unless this thread is panicking already.
+/// Ends a suspended coroutine: drops its function if it never ran, else runs the destructors of what is on its stack. A
+/// panic that is not ours is returned, unless this thread is panicking already.
 ///
-/// The answer begins with whether the coroutine is over. If it is not, it cannot be unwound and may still use whatever
-/// it borrows. Does not panic: whoever ends a coroutine must learn how that went.
+/// If it is not marked as ended afterwards, it cannot be unwound and may still use whatever it borrows; nobody may resume
+/// it. Does not panic: whoever ends a coroutine must learn how that went.
 ///
 /// # Safety
 ///
 /// The context must be unstarted or suspended in a `suspend` of a coroutine with these types, on a mapped stack, on
-/// this thread. It must not be used again.
+/// this thread.
 #[cold]
-pub(super) unsafe fn end<Yield, Return>(context: StackPointer) -> (bool, Option<Panic>) {
+pub(super) unsafe fn end<Yield, Return>(link: *const Link) -> Option<Panic> {
     // SAFETY: the caller's promise.
     unsafe {
-        if arch::is_unstarted(context) {
-            return (true, catch(|| entry::drop_unstarted(context)).err().and_then(unless_panicking));
+        if !(*link).is_unstarted() {
+            return unwind::<Yield, Return>(link);
         }
-        unwind::<Yield, Return>(context)
+        (*link).set_ended();
+        catch(|| entry::drop_unstarted(link)).err().and_then(unless_panicking)
     }
 }
 
@@ -39,8 +34,7 @@ mod imp {
     use std::any::Any;
     use std::panic::{self, AssertUnwindSafe};
 
-    use super::UNWIND;
-    use crate::arch::{self, StackPointer, Word};
+    use crate::arch::{self, Link};
     use crate::coroutine::{entry, value};
 
     /// What a panic carries.
@@ -78,29 +72,30 @@ mod imp {
     }
 
     /// Runs the destructors of a suspended coroutine.
-    pub(super) unsafe fn unwind<Yield, Return>(context: StackPointer) -> (bool, Option<Panic>) {
+    pub(super) unsafe fn unwind<Yield, Return>(link: *const Link) -> Option<Panic> {
         if cfg!(panic = "abort") {
-            return (false, None);
+            return None;
         }
-        let mut context = context;
         for _ in 0..ATTEMPTS {
-            // SAFETY: the caller's promise; with `UNWIND` the word is not looked at.
-            let (word, next) = unsafe { arch::resume(context, Word::uninit(), UNWIND) };
-            let Some(next) = next else {
+            // SAFETY: the caller's promise.
+            let (word, suspended) = unsafe { arch::resume_to_unwind(link) };
+            if suspended.is_null() {
                 // SAFETY: it has just ended, its stack is still mapped.
-                let result = unsafe { entry::take_result::<Return>(word) };
+                let result = unsafe {
+                    (*link).set_ended();
+                    entry::take_result::<Return>(word)
+                };
                 // A result that nobody wants is dropped, which may panic as well.
                 let panic = result.and_then(|value| catch(|| drop(value))).err();
-                return (true, panic.filter(|panic| !panic.is::<Unwinding>()).and_then(unless_panicking));
-            };
-            context = next;
+                return panic.filter(|panic| !panic.is::<Unwinding>()).and_then(unless_panicking);
+            }
             // SAFETY: `suspend` sends an encoded `Yield`, which stays in place while suspended.
             let value = unsafe { value::decode::<Yield>(word) };
             if let Err(panic) = catch(|| drop(value)) {
-                return (false, unless_panicking(panic));
+                return unless_panicking(panic);
             }
         }
-        (false, None)
+        None
     }
 
     /// Drops a panic that cannot be raised because one is under way.
@@ -118,7 +113,7 @@ mod imp {
 
 #[cfg(not(feature = "std"))]
 mod imp {
-    use crate::arch::StackPointer;
+    use crate::arch::Link;
 
     /// No panic is ever caught.
     pub(in crate::coroutine) enum Panic {}
@@ -140,7 +135,7 @@ mod imp {
         match panic {}
     }
 
-    /// Not reached: nobody sends `UNWIND`.
+    /// Not reached: nobody resumes to unwind.
     #[cold]
     pub(in crate::coroutine) fn throw() -> ! {
         panic!("a coroutine cannot be unwound without std")
@@ -148,8 +143,8 @@ mod imp {
 
     /// There is no unwinding without `std`.
     #[allow(clippy::extra_unused_type_parameters, reason = "the real one drops values of these types")]
-    pub(super) unsafe fn unwind<Yield, Return>(_: StackPointer) -> (bool, Option<Panic>) {
-        (false, None)
+    pub(super) unsafe fn unwind<Yield, Return>(_: *const Link) -> Option<Panic> {
+        None
     }
 
     /// Cannot be called.

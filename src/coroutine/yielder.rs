@@ -49,16 +49,13 @@ impl<Input, Yield> Yielder<Input, Yield> {
             suspended_while_panicking();
         }
         let value = ManuallyDrop::new(value);
-        // SAFETY: the parent is the last resumer, as set below and by the trampoline. It expects an encoded `Yield`,
-        // which stays in place while we are suspended.
-        let (word, signal, parent) = unsafe { arch::suspend(self.link.parent.get(), value::encode(&value)) };
-        self.link.parent.set(parent);
-        if signal != 0 {
-            // `UNWIND` is the only one.
-            unwind::throw();
+        // SAFETY: it is the running coroutine's link: a yielder is not `Send`, and nobody else runs on this stack. The
+        // resumer expects an encoded `Yield`, which stays in place while we are suspended.
+        match unsafe { arch::suspend(&self.link, value::encode(&value)) } {
+            // SAFETY: a resume brings an encoded `Input`, which stays in place while we run.
+            Some(word) => unsafe { value::decode(word) },
+            None => unwind::throw(),
         }
-        // SAFETY: a resume without `UNWIND` brings an encoded `Input`, which stays in place while we run.
-        unsafe { value::decode(word) }
     }
 }
 
