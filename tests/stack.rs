@@ -7,14 +7,57 @@ use std::hint::black_box;
 use std::io::{Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
 
 use common::in_a_child;
+use switchback::context::{Context, Left, Running};
 use switchback::stack::{Borrowed, DEFAULT_RESERVE, Mapped, Stack, guard_size};
-use switchback::{Coroutine, Resumed, Yielder, target};
+use switchback::{Coroutine, Resumed, Yielder, on_stack, target};
 
 fn page_size() -> usize {
     // SAFETY: no preconditions.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("a page size")
+}
+
+/// Part of a mapped stack, with ends as they come.
+struct Part(Mapped, usize, usize);
+
+// SAFETY: within the mapped stack, which lies still. What is cut off below is left unused.
+unsafe impl Stack for Part {
+    fn top(&self) -> NonNull<u8> {
+        // SAFETY: a few bytes below its top.
+        unsafe { self.0.top().sub(self.1) }
+    }
+    fn limit(&self) -> NonNull<u8> {
+        // SAFETY: a few bytes above its limit.
+        unsafe { self.0.limit().add(self.2) }
+    }
+}
+
+#[test]
+fn a_stack_whose_ends_are_not_aligned_serves_everything_that_runs_on_stacks() {
+    /// Needs its stack aligned: the compiler may store a pair of registers at once.
+    fn aligned() -> bool {
+        #[repr(align(16))]
+        struct Aligned(u128);
+        let value = black_box(Aligned(7));
+        (&raw const value).addr().is_multiple_of(16) && value.0 == 7
+    }
+    unsafe extern "C" fn entry(_: *mut (), _: &Running) -> *mut () {
+        std::ptr::without_provenance_mut(aligned().into())
+    }
+    for off in 0..16 {
+        let part = || Part(Mapped::new(DEFAULT_RESERVE).expect("a stack"), off, 16 - off);
+        let mut coroutine = Coroutine::with_stack(part(), |yielder: &Yielder<(), bool>, ()| yielder.suspend(aligned()))
+            .expect("it fits");
+        assert_eq!(coroutine.resume(()), Resumed::Yielded(true), "{off}");
+        assert_eq!(coroutine.resume(()), Resumed::Returned(()));
+        assert!(on_stack(&mut part(), aligned), "{off}");
+        let stack = part();
+        // SAFETY: the stack outlives the context.
+        let left = unsafe { Context::new(&stack, entry).expect("it fits").enter(std::ptr::null_mut()) };
+        assert!(matches!(left, Left::Ended(word) if word.addr() == 1), "{off}");
+    }
 }
 
 #[test]

@@ -52,8 +52,9 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::entry;
 use crate::arch::{self, Link, Word};
-use crate::stack::{ALIGNMENT, Error, LEAST_FREE, Stack};
+use crate::stack::{Error, Stack};
 
 /// A context: something that runs on a stack of its own, or is suspended there. The handle is the same from its creation
 /// to its end, and one word.
@@ -93,17 +94,10 @@ impl Context {
     /// The stack must stay where it is and be used by nobody else until `entry` has returned, or for ever if it never
     /// does.
     pub unsafe fn new(stack: &impl Stack, entry: Entry) -> Result<Context, Error> {
-        let size = stack.top().addr().get().saturating_sub(stack.limit().addr().get());
-        let stagger = super::entry::stagger(stack.top().addr().get(), size);
-        let needed = size_of::<Link>() + LEAST_FREE + stagger;
-        if size < needed {
-            return Err(Error::too_small(size, needed));
-        }
-        const { assert!(ALIGNMENT.is_multiple_of(align_of::<Link>())) }
-        // SAFETY: by the contract of `Stack`, and the caller's promise, the words below the aligned top are ours; their
-        // address is not null.
+        let top = entry::place(stack, 0, 1, 0)?;
+        // SAFETY: `place` found room for the link, and by the caller's promise it is ours; its address is not null.
         unsafe {
-            let link = arch::prepare(stack.top().as_ptr().sub(stagger), start, entry as *mut ());
+            let link = arch::prepare(top, start, entry as *mut ());
             Ok(Context(NonNull::new_unchecked(link.cast_mut())))
         }
     }

@@ -1,5 +1,6 @@
 //! The first and the last of a coroutine: how its function comes onto the stack, runs, and leaves its result.
 
+use core::alloc::Layout;
 use core::mem::ManuallyDrop;
 
 use super::unwind::{self, Panic};
@@ -20,28 +21,39 @@ pub(super) fn prepare<Input, Yield, Return, F>(stack: &impl Stack, f: F) -> Resu
 where
     F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
 {
-    let size = stack.top().addr().get().saturating_sub(stack.limit().addr().get());
-    let align = align_of::<Slot<F, Return>>().max(align_of::<Link>());
-    let stagger = stagger(stack.top().addr().get(), size);
-    // Alignment may cost up to `align` bytes, the frame below takes four words. When it runs, the function is moved to a
-    // frame of its own, and unoptimised code makes further copies on the way.
+    // When it runs, the function is moved to a frame of its own, and unoptimised code makes further copies on the way.
     let copies = size_of::<F>().saturating_mul(4);
-    let fixed = stagger + align + size_of::<Link>() + LEAST_FREE;
-    let needed = size_of::<Slot<F, Return>>().saturating_add(copies).saturating_add(fixed);
-    if size < needed {
-        return Err(Error::too_small(size, needed));
-    }
-    // SAFETY: by the contract of `Stack` the memory between limit and top is ours and writable; what is written stays
-    // within `needed` bytes of top, which is no more than its size.
+    let slot = Layout::new::<Slot<F, Return>>();
+    let slot = place(stack, slot.size(), slot.align(), copies)?;
+    // Until it runs, the link's word tells how to drop the function.
+    let drop_function: DropFunction = drop_function::<F, Return>;
+    // SAFETY: `place` found room for the slot, and for the link below.
     unsafe {
-        let top = stack.top().as_ptr();
-        let slot = top.sub(size_of::<Slot<F, Return>>() + stagger);
-        let slot = slot.sub(slot.addr() % align);
         slot.cast::<F>().write(f);
-        // Until it runs, the link's word tells how to drop the function.
-        let drop_function: DropFunction = drop_function::<F, Return>;
         Ok(arch::prepare(slot, entry::<Input, Yield, Return, F>, drop_function as *mut ()))
     }
+}
+
+/// Where on a stack `size` bytes may lie with the link of a context right below them: as far up as their alignment and
+/// the stagger allow.
+///
+/// # Errors
+///
+/// If less is left below the link than any context needs, and `more`.
+#[inline]
+pub(super) fn place(stack: &impl Stack, size: usize, align: usize, more: usize) -> Result<*mut u8, Error> {
+    let top = stack.top().as_ptr();
+    let room = top.addr().saturating_sub(stack.limit().addr().get());
+    let align = align.max(align_of::<Link>());
+    let stagger = stagger(top.addr(), room);
+    // Alignment may cost up to `align` bytes.
+    let needed = size.saturating_add(more).saturating_add(stagger + align + size_of::<Link>() + LEAST_FREE);
+    if room < needed {
+        return Err(Error::too_small(room, needed));
+    }
+    // What is left below stays within the stack: all this is less than `needed`.
+    let place = top.wrapping_sub(size + stagger);
+    Ok(place.wrapping_sub(place.addr() % align))
 }
 
 /// Drops the function in a slot.
@@ -66,7 +78,7 @@ unsafe fn slot_above<F, Return>(link: *const Link) -> *mut Slot<F, Return> {
 /// for 10, no difference beyond the noise for 100 and more, where the first level misses. Scattering the offsets
 /// instead of stepping through them costs more than it gains when coroutines run in the order of their stacks: the
 /// processor no longer recognises the stride and stops to prefetch (10,000: 50 instead of 20 ns).
-pub(super) fn stagger(top: usize, size: usize) -> usize {
+fn stagger(top: usize, size: usize) -> usize {
     if size < 32 * 1024 { 0 } else { (top >> 12) % 16 * 128 }
 }
 

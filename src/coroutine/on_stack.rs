@@ -46,12 +46,13 @@ pub fn on_stack<S: Stack, F: FnOnce() -> R, R>(stack: &mut S, f: F) -> R {
         }
     }
 
-    const { assert!(ALIGNMENT.is_multiple_of(arch::STACK_ALIGNMENT)) }
+    let top = stack.top().as_ptr();
+    let top = top.wrapping_sub(top.addr() % ALIGNMENT);
     let mut call = Call { function: ManuallyDrop::new(f) };
     // SAFETY: by the contract of `Stack` its memory up to the aligned `top` is ours while it is borrowed, and what
     // exceeds it faults. If this call is suspended within a coroutine it is still borrowed. `run` does not unwind.
     let result = unsafe {
-        arch::call_on((&raw mut call).cast(), run::<F, R>, stack.top().as_ptr());
+        arch::call_on((&raw mut call).cast(), run::<F, R>, top);
         ManuallyDrop::take(&mut call.result)
     };
     match result {

@@ -41,8 +41,8 @@ const _: () = assert!(ALIGNMENT >= arch::STACK_ALIGNMENT && ALIGNMENT.is_multipl
 ///
 /// # Safety
 ///
-/// - `top` and `limit` return the same addresses each time, also after the value was moved, and both are multiples
-///   of 16, `limit` not above `top`.
+/// - `top` and `limit` return the same addresses each time, also after the value was moved, `limit` not above `top`.
+///   They need not be aligned.
 /// - Everything from `limit` up to (not including) `top` can be read and written for as long as the value lives, and
 ///   for ever if the value is forgotten rather than dropped.
 /// - Nobody else uses that memory while the value lives.
