@@ -49,6 +49,8 @@
 //!   stored and loaded through the same base register, and the processor forwards it at once: 11 cycles; 13 when the
 //!   assembly does it through its own operand. To load the stack pointer straight from memory costs 2 more than to load
 //!   it by way of another register.
+//! - Call and return stay paired: four places that resume ten coroutines at random take 5.5 ns each time. Jumps both ways
+//!   take 5.6, a call in and a jump out 10.7, a jump in and a return out 13.
 //! - Telling the context not to unwind in a register costs 1 instruction in the resumer; in a word of the link, 1 cycle.
 //! - Marking a running coroutine by a store of its own costs 1 cycle.
 //! - Equally aligned stacks cost `transfer` more than all of this: 6.2 ns, and 1.7 with stack tops that differ (see
