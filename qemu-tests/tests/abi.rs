@@ -4,7 +4,8 @@
 //! Each side of a switch fills all registers from a seed of its own. The seeds of a test differ, so that a register
 //! which keeps the value of the other side, or of an earlier switch, is seen.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::hint::black_box;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
 use std::rc::Rc;
@@ -178,6 +179,39 @@ fn dropping_an_unfinished_coroutine_keeps_the_droppers_registers() {
     assert_eq!(resume_filled(&mut coroutine, 2), Resumed::Yielded(()));
     assert_eq!(registers_kept(3, || drop(coroutine)), Ok(()));
     assert!(unwound.get());
+}
+
+/// The destructors that run when a coroutine is unwound find what the compiler kept in registers, those that the switch
+/// saves by hand among them.
+#[test]
+fn an_unwound_coroutine_finds_its_own_registers() {
+    /// Tells its number when it is dropped.
+    struct Telling<'a>(u64, &'a RefCell<Vec<u64>>);
+    impl Drop for Telling<'_> {
+        fn drop(&mut self) {
+            self.1.borrow_mut().push(self.0);
+        }
+    }
+
+    let told = Rc::new(RefCell::new(Vec::new()));
+    let log = told.clone();
+    let mut coroutine = coroutine(move |yielder| {
+        let log: &RefCell<_> = black_box(&log);
+        // All are computed from one value that is alive meanwhile, and used again after.
+        let seed = black_box(1_u64);
+        let _first = Telling(seed, log);
+        let _second = Telling(black_box(seed) * 2, log);
+        let _third = Telling(black_box(seed) * 3, log);
+        let _fourth = Telling(black_box(seed) * 4, log);
+        suspend_overwriting(yielder, 5);
+        let _fifth = Telling(black_box(seed) * 5, log);
+        yielder.suspend(());
+        black_box(seed);
+    });
+    assert_eq!(resume_filled(&mut coroutine, 1), Resumed::Yielded(()));
+    assert_eq!(resume_filled(&mut coroutine, 2), Resumed::Yielded(()));
+    assert_eq!(registers_kept(3, || drop(coroutine)), Ok(()));
+    assert_eq!(*told.borrow(), [5, 4, 3, 2, 1]);
 }
 
 #[test]
