@@ -24,12 +24,20 @@ pub fn in_a_child(test: &str, body: impl FnOnce()) -> Option<Output> {
         body();
         return None;
     }
-    let output = this_program()
+    Some(in_another_process(test, &[(CHILD, test)]))
+}
+
+/// Runs a test in a process of its own, with these variables in its environment.
+///
+/// # Panics
+///
+/// If the process cannot be started.
+pub fn in_another_process(test: &str, variables: &[(&str, &str)]) -> Output {
+    this_program()
         .args(["--exact", test, "--nocapture", "--include-ignored"])
-        .env(CHILD, test)
+        .envs(variables.iter().copied())
         .output()
-        .unwrap_or_else(|error| panic!("could not start {test} in a process of its own: {error}"));
-    Some(output)
+        .unwrap_or_else(|error| panic!("could not start {test} in a process of its own: {error}"))
 }
 
 /// The command that starts this program again.
