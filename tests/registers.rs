@@ -1,0 +1,284 @@
+//! Values that the compiler keeps in registers, or where it spills them, are the same after a switch.
+//!
+//! What the fixtures of `qemu-tests` do with every register by name, in code that the compiler has optimised: more
+//! values than there are callee-saved registers are alive across a switch on both sides of it. Where the switch is
+//! inlined everything is spilled around it, for it clobbers all; where it is behind a call, callee-saved registers are
+//! full of the caller's values. What comes of it must be what comes of the same steps without a switch.
+#![cfg(feature = "std")]
+
+mod common;
+
+use std::hint::black_box;
+
+use common::emulated;
+use switchback::context::{Context, Left, Running};
+use switchback::stack::{DEFAULT_RESERVE, Mapped};
+use switchback::{Coroutine, Resumed, Yielder};
+
+// 128 bits where registers have them.
+cfg_select! {
+    target_arch = "x86_64" => {
+        use std::arch::x86_64::{__m128i as Vector, _mm_add_epi64, _mm_set1_epi64x};
+
+        #[inline(always)]
+        fn vector(word: usize) -> Vector {
+            // SAFETY: every x86_64 has SSE2.
+            unsafe { _mm_set1_epi64x(word as i64) }
+        }
+        #[inline(always)]
+        fn sum(a: Vector, b: Vector) -> Vector {
+            // SAFETY: as above.
+            unsafe { _mm_add_epi64(a, b) }
+        }
+    }
+    target_arch = "aarch64" => {
+        use std::arch::aarch64::{uint64x2_t as Vector, vaddq_u64, vdupq_n_u64};
+
+        #[inline(always)]
+        fn vector(word: usize) -> Vector {
+            // SAFETY: every aarch64 that Linux runs on has NEON.
+            unsafe { vdupq_n_u64(word as u64) }
+        }
+        #[inline(always)]
+        fn sum(a: Vector, b: Vector) -> Vector {
+            // SAFETY: as above.
+            unsafe { vaddq_u64(a, b) }
+        }
+    }
+    _ => {
+        type Vector = f32;
+
+        #[inline(always)]
+        fn vector(word: usize) -> Vector {
+            (word % 4096) as f32
+        }
+        #[inline(always)]
+        fn sum(a: Vector, b: Vector) -> Vector {
+            a * 0.25 + b
+        }
+    }
+}
+
+/// Variables that all depend on their own past, so that none can be computed again after a switch.
+macro_rules! live {
+    ($($integer:ident)*; $($float:ident)*; $($vector:ident)*) => {
+        #[derive(Clone, Copy)]
+        struct Live { $($integer: usize,)* $($float: f64,)* $($vector: Vector,)* }
+
+        impl Live {
+            #[inline(always)]
+            fn new(seed: usize) -> Live {
+                let mut n = seed;
+                $( n = n.wrapping_mul(31).wrapping_add(7); let $integer = n; )*
+                $( n = n.wrapping_mul(31).wrapping_add(7); let $float = (n % 1000) as f64; )*
+                $( n = n.wrapping_mul(31).wrapping_add(7); let $vector = vector(n); )*
+                Live { $($integer,)* $($float,)* $($vector,)* }
+            }
+
+            /// What this side answers to a word of the other's.
+            #[inline(always)]
+            fn step(&mut self, word: usize) -> usize {
+                let mut word = word;
+                $( self.$integer = self.$integer.wrapping_mul(3) ^ word; word = word.wrapping_add(self.$integer); )*
+                $( self.$float = self.$float * 0.5 + (word % 251) as f64; word = word.rotate_left(3); )*
+                $( self.$vector = sum(self.$vector, vector(word)); word = word.rotate_left(3); )*
+                word
+            }
+
+            #[inline(never)]
+            fn digest(self) -> Vec<u64> {
+                let mut digest = vec![$( self.$integer as u64, )* $( self.$float.to_bits(), )*];
+                $(
+                    // SAFETY: any bits are bytes, and vectors have no padding.
+                    let bytes: [u8; size_of::<Vector>()] = unsafe { std::mem::transmute(self.$vector) };
+                    digest.extend(bytes.map(u64::from));
+                )*
+                digest
+            }
+        }
+    };
+}
+
+// No architecture has more callee-saved registers: 12 integer ones and 12 floating-point ones at most.
+live!(a b c d e f g h i j k l m n; o p q r s t u v w x y z aa bb; cc dd ee ff gg hh);
+
+const SEEDS: [usize; 2] = [11, 22];
+
+fn rounds() -> usize {
+    if emulated() || cfg!(miri) { 50 } else { 5_000 }
+}
+
+/// Both sides' values in the end, by the same steps without a switch.
+fn without_switches() -> [Vec<u64>; 2] {
+    let [mut outside, mut inside] = SEEDS.map(Live::new);
+    let mut word = 0;
+    for _ in 0..rounds() {
+        word = outside.step(word);
+        word = inside.step(word);
+    }
+    [outside.digest(), inside.digest()]
+}
+
+/// One side: makes its steps with `switch` in between, which answers with the other side's.
+#[inline(always)]
+fn with_switches(seed: usize, first: usize, mut switch: impl FnMut(usize) -> usize) -> (Vec<u64>, usize) {
+    let mut live = Live::new(black_box(seed));
+    let mut word = live.step(first);
+    for _ in 1..rounds() {
+        word = switch(word);
+        word = live.step(word);
+    }
+    (live.digest(), word)
+}
+
+/// A coroutine's two sides, by these two ways to suspend and to resume.
+macro_rules! through_a_coroutine {
+    ($resume:expr, $suspend:expr) => {{
+        let mut coroutine: Inside = Coroutine::new(|yielder: &Yielder<usize, usize>, first| {
+            with_switches(SEEDS[1], first, |word| $suspend(yielder, word))
+        })
+        .expect("a stack");
+        let (outside, word) = with_switches(SEEDS[0], 0, |word| match $resume(&mut coroutine, word) {
+            Resumed::Yielded(word) => word,
+            Resumed::Returned(_) => panic!("it makes as many steps"),
+        });
+        let Resumed::Returned((inside, _)) = coroutine.resume(word) else { panic!("it has made its steps") };
+        assert_eq!([outside, inside], without_switches());
+    }};
+}
+
+type Inside = Coroutine<usize, usize, (Vec<u64>, usize)>;
+
+#[inline(never)]
+fn resume_behind_a_call(coroutine: &mut Inside, word: usize) -> Resumed<usize, (Vec<u64>, usize)> {
+    coroutine.resume(word)
+}
+
+#[inline(never)]
+fn suspend_behind_a_call(yielder: &Yielder<usize, usize>, word: usize) -> usize {
+    yielder.suspend(word)
+}
+
+#[test]
+fn values_live_across_inlined_switches_are_kept() {
+    through_a_coroutine!(Inside::resume, Yielder::suspend);
+}
+
+#[test]
+fn values_live_across_switches_behind_calls_are_kept() {
+    through_a_coroutine!(resume_behind_a_call, suspend_behind_a_call);
+}
+
+#[test]
+fn values_live_across_a_switch_inlined_on_one_side_are_kept() {
+    through_a_coroutine!(Inside::resume, suspend_behind_a_call);
+    through_a_coroutine!(resume_behind_a_call, Yielder::suspend);
+}
+
+/// What two contexts share, and what each leaves there.
+struct Pair {
+    waiting: [Option<Context>; 2],
+    word: usize,
+    digests: [Vec<u64>; 2],
+}
+
+/// Makes its steps, going to the other context in between. The first to have made them all lets the other one end.
+#[inline(always)]
+unsafe fn alternate(pair: *mut (), running: &Running, me: usize, switch: impl Fn(&Running, Context, *mut Pair, usize)) {
+    let pair = pair.cast::<Pair>();
+    // SAFETY: the word is the test's pair, which the context that runs has for itself.
+    unsafe {
+        let (digest, word) = with_switches(SEEDS[me], (*pair).word, |word| {
+            (*pair).word = word;
+            let other = (*pair).waiting[1 - me].take().expect("it waits");
+            switch(running, other, pair, me);
+            (*pair).word
+        });
+        (*pair).word = word;
+        (*pair).digests[me] = digest;
+        if me == 0 {
+            let other = (*pair).waiting[1].take().expect("it waits");
+            switch(running, other, pair, 0);
+        }
+    }
+}
+
+#[inline(always)]
+fn switch(running: &Running, other: Context, pair: *mut Pair, me: usize) {
+    // SAFETY: both contexts are of this thread and expect the pair; `running` is the caller's own.
+    unsafe { running.switch_to(other, &raw mut (*pair).waiting[me], pair.cast()) };
+}
+
+#[inline(never)]
+fn switch_behind_a_call(running: &Running, other: Context, pair: *mut Pair, me: usize) {
+    switch(running, other, pair, me);
+}
+
+macro_rules! through_contexts {
+    ($first:expr, $second:expr) => {{
+        unsafe extern "C" fn first(pair: *mut (), running: &Running) -> *mut () {
+            // SAFETY: the word is the test's pair.
+            unsafe { alternate(pair, running, 0, $first) };
+            pair
+        }
+        unsafe extern "C" fn second(pair: *mut (), running: &Running) -> *mut () {
+            // SAFETY: as above.
+            unsafe { alternate(pair, running, 1, $second) };
+            pair
+        }
+        let stacks = [(); 2].map(|()| Mapped::new(DEFAULT_RESERVE).expect("a stack"));
+        let mut pair = Pair { waiting: [None, None], word: 0, digests: Default::default() };
+        // SAFETY: stacks and pair outlive the contexts. The first context is not continued once the second has ended.
+        unsafe {
+            pair.waiting[1] = Some(Context::new(&stacks[1], second).expect("it fits"));
+            let left = Context::new(&stacks[0], first).expect("it fits").enter((&raw mut pair).cast());
+            assert!(matches!(left, Left::Ended(_)));
+        }
+        assert_eq!(pair.digests, without_switches());
+    }};
+}
+
+#[test]
+fn values_live_across_inlined_transfers_are_kept() {
+    through_contexts!(switch, switch);
+}
+
+#[test]
+fn values_live_across_transfers_behind_calls_are_kept() {
+    through_contexts!(switch_behind_a_call, switch_behind_a_call);
+}
+
+/// The same with a stack of frames, all with values of their own, below each switch.
+#[test]
+fn values_live_in_every_frame_below_a_switch_are_kept() {
+    #[inline(never)]
+    fn descend(depth: usize, switch: &mut dyn FnMut(usize) -> usize) -> (Vec<u64>, usize) {
+        let mut live = Live::new(black_box(depth));
+        let mut word = depth;
+        for _ in 0..3 {
+            word = match depth {
+                0 => switch(live.step(word)),
+                _ => descend(depth - 1, switch).1 ^ live.step(word),
+            };
+            word = live.step(word);
+        }
+        (live.digest(), word)
+    }
+    const DEPTH: usize = 5;
+
+    // The coroutine's frames ask, the resumer's answer, each from below a tower of its own.
+    let answer = |word: usize| descend(2, &mut |below| below ^ word).1;
+    let expected = descend(DEPTH, &mut |word| answer(word));
+    let mut coroutine = Coroutine::new(|yielder: &Yielder<usize, usize>, _| {
+        descend(DEPTH, &mut |word| suspend_behind_a_call(yielder, word))
+    })
+    .expect("a stack");
+    let mut word = 0;
+    let reached = loop {
+        match resume_behind_a_call(&mut coroutine, word) {
+            Resumed::Yielded(asked) => word = answer(asked),
+            Resumed::Returned(reached) => break reached,
+        }
+    };
+    assert_eq!(reached, expected);
+}
