@@ -11,7 +11,7 @@ mod common;
 use std::hint::black_box;
 
 use common::emulated;
-use switchback::context::{Context, Left, Running};
+use switchback::context::{Context, Entry, Left, Running};
 use switchback::stack::{DEFAULT_RESERVE, Mapped};
 use switchback::{Coroutine, Resumed, Yielder};
 
@@ -177,41 +177,39 @@ fn values_live_across_a_switch_inlined_on_one_side_are_kept() {
 
 /// What two contexts share, and what each leaves there.
 struct Pair {
-    waiting: [Option<Context>; 2],
+    contexts: [Context; 2],
     word: usize,
     digests: [Vec<u64>; 2],
 }
 
 /// Makes its steps, going to the other context in between. The first to have made them all lets the other one end.
 #[inline(always)]
-unsafe fn alternate(pair: *mut (), running: &Running, me: usize, switch: impl Fn(&Running, Context, *mut Pair, usize)) {
+unsafe fn alternate(pair: *mut (), running: &Running, me: usize, switch: impl Fn(&Running, Context, *mut Pair)) {
     let pair = pair.cast::<Pair>();
     // SAFETY: the word is the test's pair, which the context that runs has for itself.
     unsafe {
         let (digest, word) = with_switches(SEEDS[me], (*pair).word, |word| {
             (*pair).word = word;
-            let other = (*pair).waiting[1 - me].take().expect("it waits");
-            switch(running, other, pair, me);
+            switch(running, (*pair).contexts[1 - me], pair);
             (*pair).word
         });
         (*pair).word = word;
         (*pair).digests[me] = digest;
         if me == 0 {
-            let other = (*pair).waiting[1].take().expect("it waits");
-            switch(running, other, pair, 0);
+            switch(running, (*pair).contexts[1], pair);
         }
     }
 }
 
 #[inline(always)]
-fn switch(running: &Running, other: Context, pair: *mut Pair, me: usize) {
+fn switch(running: &Running, other: Context, pair: *mut Pair) {
     // SAFETY: both contexts are of this thread and expect the pair; `running` is the caller's own.
-    unsafe { running.switch_to(other, &raw mut (*pair).waiting[me], pair.cast()) };
+    unsafe { running.switch_to(other, pair.cast()) };
 }
 
 #[inline(never)]
-fn switch_behind_a_call(running: &Running, other: Context, pair: *mut Pair, me: usize) {
-    switch(running, other, pair, me);
+fn switch_behind_a_call(running: &Running, other: Context, pair: *mut Pair) {
+    switch(running, other, pair);
 }
 
 macro_rules! through_contexts {
@@ -227,14 +225,16 @@ macro_rules! through_contexts {
             pair
         }
         let stacks = [(); 2].map(|()| Mapped::new(DEFAULT_RESERVE).expect("a stack"));
-        let mut pair = Pair { waiting: [None, None], word: 0, digests: Default::default() };
         // SAFETY: stacks and pair outlive the contexts. The first context is not continued once the second has ended.
-        unsafe {
-            pair.waiting[1] = Some(Context::new(&stacks[1], second).expect("it fits"));
-            let left = Context::new(&stacks[0], first).expect("it fits").enter((&raw mut pair).cast());
+        let digests = unsafe {
+            let contexts = [(&stacks[0], first as Entry), (&stacks[1], second)];
+            let contexts = contexts.map(|(stack, entry)| Context::new(stack, entry).expect("it fits"));
+            let mut pair = Pair { contexts, word: 0, digests: Default::default() };
+            let left = contexts[0].enter((&raw mut pair).cast());
             assert!(matches!(left, Left::Ended(_)));
-        }
-        assert_eq!(pair.digests, without_switches());
+            pair.digests
+        };
+        assert_eq!(digests, without_switches());
     }};
 }
 

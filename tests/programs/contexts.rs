@@ -200,8 +200,8 @@ unsafe fn steps(world: *mut World, me: usize, running: Option<&Running>) {
                 (Step::SwitchTo(context), Some(running)) => {
                     let Some(next) = (*world).take(context) else { continue };
                     (*world).sent += 1;
-                    let place = &raw mut (&mut (*world).waiting)[me];
-                    let word = running.switch_to(next, place, self::word(world));
+                    assert!((&mut (*world).waiting)[me].replace(running.context()).is_none());
+                    let word = running.switch_to(next, self::word(world));
                     assert_eq!(word, self::word(world));
                     (*world).write(Event::Continues(me, (*world).sent));
                 }
