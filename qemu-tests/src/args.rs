@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::builds::{Build, DEBUG, RELEASE, VARIANTS};
+
 /// What `--help` prints.
 pub const HELP: &str = "\
 Runs every test of the workspace natively, then on each emulated architecture.
@@ -15,6 +17,9 @@ Options:
                       loongarch64
   --list              Lists the targets and what this machine has for each, and runs nothing
   --release           Builds with optimisations
+  --builds            Runs the primitives' tests, built in each of these ways, instead: optimised, lto, size,
+                      frame-pointers, optimised-frame-pointers, abort
+  --build B           Runs them built in that way alone; may be given again
   --deadline SECONDS  Ends a test binary that takes longer, as a failure (default 600)
   --help              Prints this
 
@@ -33,7 +38,8 @@ pub enum Command {
 pub struct Options {
     pub install: bool,
     pub list: bool,
-    pub release: bool,
+    /// The ways to build, of which there is at least one.
+    pub builds: Vec<&'static Build>,
     /// The targets as they were named; empty means all.
     pub targets: Vec<String>,
     pub deadline: Duration,
@@ -51,10 +57,11 @@ impl Options {
 /// Reads the arguments that follow the program's name.
 pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command, String> {
     let mut arguments = arguments;
+    let mut release = false;
     let mut options = Options {
         install: false,
         list: false,
-        release: false,
+        builds: Vec::new(),
         targets: Vec::new(),
         deadline: Duration::from_secs(600),
         test_args: Vec::new(),
@@ -66,6 +73,13 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command, String>
         };
         match name {
             "--target" => options.targets.push(value_of(name, &mut value, &mut arguments)?),
+            "--build" => {
+                let name = value_of(name, &mut value, &mut arguments)?;
+                options.builds.push(VARIANTS.iter().find(|build| build.name == name).ok_or_else(|| {
+                    let names = VARIANTS.each_ref().map(|build| build.name).join(", ");
+                    format!("no build is called {name}, choose from {names}")
+                })?);
+            }
             "--deadline" => {
                 let seconds = value_of(name, &mut value, &mut arguments)?;
                 options.deadline = match seconds.parse() {
@@ -75,7 +89,8 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command, String>
             }
             "--install" => options.install = true,
             "--list" => options.list = true,
-            "--release" => options.release = true,
+            "--release" => release = true,
+            "--builds" => options.builds.extend(&VARIANTS),
             "--help" | "-h" => return Ok(Command::Help),
             "--" => options.test_args.extend(arguments.by_ref()),
             _ => {
@@ -87,6 +102,14 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command, String>
         if value.is_some() {
             return Err(format!("{name} takes no value"));
         }
+    }
+    match (release, options.builds.is_empty()) {
+        (true, false) => {
+            return Err("--release builds every test in one way, --builds some in many: choose".to_string());
+        }
+        (true, true) => options.builds.push(&RELEASE),
+        (false, true) => options.builds.push(&DEBUG),
+        (false, false) => {}
     }
     Ok(Command::Run(options))
 }
@@ -118,7 +141,8 @@ mod tests {
     #[test]
     fn nothing_asks_for_every_target() {
         let options = options("");
-        assert!(options.targets.is_empty() && !options.install && !options.list && !options.release);
+        assert!(options.targets.is_empty() && !options.install && !options.list);
+        assert_eq!(options.builds, [&DEBUG]);
         assert!(!options.filtered());
     }
 
@@ -131,7 +155,15 @@ mod tests {
     fn all_after_two_dashes_belongs_to_the_tests() {
         let options = options("--release -- --target --nocapture");
         assert_eq!(options.test_args, ["--target", "--nocapture"]);
-        assert!(options.targets.is_empty() && options.release && options.filtered());
+        assert!(options.targets.is_empty() && options.filtered());
+        assert_eq!(options.builds, [&RELEASE]);
+    }
+
+    #[test]
+    fn builds_are_all_or_those_that_are_named() {
+        assert_eq!(options("--builds").builds.len(), VARIANTS.len());
+        let named: Vec<_> = options("--build lto --build=abort").builds.iter().map(|build| build.name).collect();
+        assert_eq!(named, ["lto", "abort"]);
     }
 
     #[test]
@@ -141,6 +173,8 @@ mod tests {
             ("coroutine", "after --"),
             ("--target", "needs a value"),
             ("--install=yes", "no value"),
+            ("--build fast", "choose from optimised, lto"),
+            ("--builds --release", "choose"),
             ("--deadline 0", "from 1 on"),
             ("--deadline soon", "soon"),
         ] {

@@ -1,4 +1,4 @@
-//! Builds the test binaries of a target with cargo, all targets into one target folder.
+//! Builds the test binaries of a target with cargo, all targets and ways to build into one target folder.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,12 +7,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::args::Options;
+use crate::builds::{Build, Tests};
 use crate::host::{self, Host, RustStd};
 use crate::targets::{Emulated, Target};
 
-/// The packages whose tests are run: all but the benches.
-pub const PACKAGES: [&str; 3] = ["switchback", "switchback-runtime", "qemu-tests"];
+/// The packages that have tests: all but the benches.
+const PACKAGES: [&str; 3] = ["switchback", "switchback-runtime", "qemu-tests"];
 
 /// A program with tests.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,13 +24,17 @@ pub struct TestBinary {
     pub package_dir: PathBuf,
 }
 
-/// Cargo, set up for `target` in this workspace.
-pub fn cargo(host: &Host, target: &Target) -> Command {
+/// Cargo, set up for `target` and `build` in this workspace.
+pub fn cargo(host: &Host, target: &Target, build: &Build) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.current_dir(workspace()).stdin(Stdio::null());
+    let mut flags: Vec<String> = build.rustflags.iter().map(|flag| flag.to_string()).collect();
     if let Some(emulated) = target.emulated {
         set_up(&mut cargo, host, target, emulated);
+        let link_args = host::compiler(emulated).map_or(&[][..], |compiler| compiler.link_args);
+        flags.extend(link_args.iter().map(|argument| format!("-Clink-arg={argument}")));
     }
+    add_rustflags(&mut cargo, target, &flags);
     cargo
 }
 
@@ -54,23 +58,6 @@ fn set_up(cargo: &mut Command, host: &Host, target: &Target, emulated: &Emulated
         cargo.env(variable("LINKER"), compiler.cc);
         cargo.env(format!("CC_{}", target.in_cc_variables()), compiler.cc);
         cargo.env(format!("AR_{}", target.in_cc_variables()), compiler.ar);
-        let flags: Vec<_> = compiler.link_args.iter().map(|argument| format!("-Clink-arg={argument}")).collect();
-        if !flags.is_empty() {
-            // Cargo looks at one of these alone, so the flags join the one that is in force.
-            let (name, separator) = if env::var_os("CARGO_ENCODED_RUSTFLAGS").is_some() {
-                ("CARGO_ENCODED_RUSTFLAGS".to_string(), "\u{1f}")
-            } else if env::var_os("RUSTFLAGS").is_some() {
-                ("RUSTFLAGS".to_string(), " ")
-            } else {
-                (variable("RUSTFLAGS"), " ")
-            };
-            let mut joined = env::var_os(&name).unwrap_or_default();
-            if !joined.is_empty() {
-                joined.push(separator);
-            }
-            joined.push(flags.join(separator));
-            cargo.env(name, joined);
-        }
     }
     cargo.env(variable("RUNNER"), runner(target).join(" "));
     if host.rust_std(emulated) == Some(RustStd::FromSource) {
@@ -79,10 +66,36 @@ fn set_up(cargo: &mut Command, host: &Host, target: &Target, emulated: &Emulated
     }
 }
 
-/// The arguments that all of cargo's commands take here, for `target`.
-pub fn common_arguments(host: &Host, target: &Target, options: &Options) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = Vec::new();
-    for package in PACKAGES {
+/// Gives rustc flags beside those that are in force.
+fn add_rustflags(cargo: &mut Command, target: &Target, flags: &[String]) {
+    if flags.is_empty() {
+        return;
+    }
+    // Cargo looks at one of these alone.
+    let (name, separator) = if env::var_os("CARGO_ENCODED_RUSTFLAGS").is_some() {
+        ("CARGO_ENCODED_RUSTFLAGS".to_string(), "\u{1f}")
+    } else if env::var_os("RUSTFLAGS").is_some() {
+        ("RUSTFLAGS".to_string(), " ")
+    } else {
+        (format!("CARGO_TARGET_{}_RUSTFLAGS", target.in_cargo_variables()), " ")
+    };
+    let mut joined = env::var_os(&name).unwrap_or_default();
+    if !joined.is_empty() {
+        joined.push(separator);
+    }
+    joined.push(flags.join(separator));
+    cargo.env(name, joined);
+}
+
+/// The arguments that all of cargo's commands take here, for `target` and `build`.
+pub fn common_arguments(host: &Host, target: &Target, build: &Build) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--profile".into(), build.profile.into()];
+    let packages = match build.tests {
+        Tests::All => &PACKAGES[..],
+        Tests::OfThePrimitives => &["switchback", "qemu-tests"],
+        Tests::One(_) => &["switchback"],
+    };
+    for &package in packages {
         arguments.extend(["--package".into(), package.into()]);
     }
     if let Some(emulated) = target.emulated {
@@ -91,22 +104,31 @@ pub fn common_arguments(host: &Host, target: &Target, options: &Options) -> Vec<
             arguments.push("-Zbuild-std".into());
         }
     }
-    if options.release {
-        arguments.push("--release".into());
-    }
     arguments
 }
 
+/// What cargo is to build, each by a command of its own.
+fn selections(build: &Build) -> Vec<Vec<&'static str>> {
+    match build.tests {
+        // The first builds what `cargo test` would, the example programs among it, which tests may start; the second
+        // builds the tests inside the examples, which `cargo test` leaves out.
+        Tests::All => vec![vec![], vec!["--examples"]],
+        // Without this harness, which cargo would build in every way too because it lies beside the fixtures.
+        Tests::OfThePrimitives => {
+            vec![vec!["--lib", "--test", "*", "--no-default-features", "--features", "switchback/std"]]
+        }
+        Tests::One(test) => vec![vec!["--test", test]],
+    }
+}
+
 /// Builds all test binaries of `target`. Cargo writes its errors where they are seen.
-pub fn test_binaries(host: &Host, target: &Target, options: &Options) -> Result<Vec<TestBinary>, String> {
+pub fn test_binaries(host: &Host, target: &Target, build: &Build) -> Result<Vec<TestBinary>, String> {
     let mut binaries: Vec<TestBinary> = Vec::new();
-    // The first builds what `cargo test` would, the example programs among it, which tests may start; the second builds
-    // the tests inside the examples, which `cargo test` leaves out.
-    for which in [&[][..], &["--examples"]] {
-        let output = cargo(host, target)
+    for selection in selections(build) {
+        let output = cargo(host, target, build)
             .args(["test", "--no-run", "--message-format=json-render-diagnostics"])
-            .args(common_arguments(host, target, options))
-            .args(which)
+            .args(common_arguments(host, target, build))
+            .args(selection)
             .stderr(Stdio::inherit())
             .output()
             .map_err(|error| format!("cannot run cargo: {error}"))?;

@@ -6,8 +6,12 @@
 //! ([`report`]).
 //!
 //! A target that did not run is a failure, and so is one that ran nothing: a green run means five architectures.
+//!
+//! `cargo qemu --builds` does the same with the primitives' tests alone, built in every way that may matter to a switch
+//! ([`builds`]).
 
 mod args;
+mod builds;
 mod compile;
 mod emulation;
 mod host;

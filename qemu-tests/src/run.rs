@@ -1,4 +1,4 @@
-//! Runs the test binaries: each target's while the next target builds, as many at once as there are cores.
+//! Runs the test binaries: those of one pass while the next one builds, as many at once as there are cores.
 
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::args::Options;
+use crate::builds::{Build, Tests};
 use crate::compile::{self, TestBinary};
 use crate::emulation::{EMULATED, LEFT_OUT, RUNNER};
 use crate::host::Host;
@@ -19,20 +20,36 @@ use crate::libtest::{self, Counts};
 use crate::report::{self, Row};
 use crate::targets::Target;
 
+/// The tests of one target, built in one way.
+struct Pass<'a> {
+    target: &'a Target,
+    build: &'static Build,
+    /// Holds what each test binary printed.
+    logs: PathBuf,
+}
+
+impl Pass<'_> {
+    /// Its name in progress lines and in the table.
+    fn label(&self) -> String {
+        match self.build.tests {
+            Tests::All => self.target.label(),
+            _ => format!("{}, {}", self.target.label(), self.build.name),
+        }
+    }
+}
+
 /// What all threads of a run share.
 struct Run<'a> {
-    targets: &'a [Target],
+    passes: Vec<Pass<'a>>,
     options: &'a Options,
-    /// Holds what each test binary printed, a folder for each target.
-    logs: PathBuf,
     rows: Mutex<Vec<Row>>,
     /// Set by Ctrl-C. Test binaries do not get it from the terminal, being in process groups of their own.
     interrupted: Arc<AtomicBool>,
 }
 
-/// A test binary in the queue, and the target it is for by its place in [`Run::targets`].
+/// A test binary in the queue, and the pass it is of by its place in [`Run::passes`].
 struct Job {
-    target: usize,
+    pass: usize,
     binary: TestBinary,
     runner: Arc<[String]>,
 }
@@ -43,19 +60,18 @@ pub fn all(host: &Host, targets: &[Target], options: &Options) -> Result<bool, S
     let interrupted = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&interrupted))
         .map_err(|error| format!("cannot handle Ctrl-C: {error}"))?;
-    let run = Run {
-        targets,
-        options,
-        logs: folder.clone(),
-        rows: Mutex::new(targets.iter().map(|target| Row::new(target.label())).collect()),
-        interrupted,
-    };
-    for target in targets {
+    let passes: Vec<_> = targets
+        .iter()
+        .flat_map(|target| options.builds.iter().map(move |&build| (target, build)))
+        .map(|(target, build)| Pass { target, build, logs: folder.join(&target.triple).join(build.name) })
+        .collect();
+    for Pass { logs, .. } in &passes {
         // An old log must not pass for a new one.
-        let logs = folder.join(&target.triple);
-        let _ = fs::remove_dir_all(&logs);
-        fs::create_dir_all(&logs).map_err(|error| format!("cannot make the folder {}: {error}", logs.display()))?;
+        let _ = fs::remove_dir_all(logs);
+        fs::create_dir_all(logs).map_err(|error| format!("cannot make the folder {}: {error}", logs.display()))?;
     }
+    let rows = Mutex::new(passes.iter().map(|pass| Row::new(pass.label())).collect());
+    let run = Run { passes, options, rows, interrupted };
 
     let (queue, jobs) = mpsc::channel::<Job>();
     let jobs = Mutex::new(jobs);
@@ -73,7 +89,7 @@ pub fn all(host: &Host, targets: &[Target], options: &Options) -> Result<bool, S
                 }
             });
         }
-        for index in 0..targets.len() {
+        for index in 0..run.passes.len() {
             if !run.interrupted() {
                 run.build(host, index, &queue);
             }
@@ -87,7 +103,7 @@ pub fn all(host: &Host, targets: &[Target], options: &Options) -> Result<bool, S
     for row in &mut rows {
         row.close(options.filtered());
     }
-    check_left_out(&folder, targets, options, &mut rows);
+    check_left_out(&run.passes, options, &mut rows);
 
     let table = report::table(&rows, targets.iter().any(|target| target.emulated.is_some()));
     print!("\n{table}");
@@ -97,36 +113,36 @@ pub fn all(host: &Host, targets: &[Target], options: &Options) -> Result<bool, S
 }
 
 impl Run<'_> {
-    /// Builds a target and puts its test binaries in the queue; runs the doctests if it is the machine itself.
+    /// Builds a pass and puts its test binaries in the queue; runs the doctests if they are wanted here.
     fn build(&self, host: &Host, index: usize, queue: &mpsc::Sender<Job>) {
-        let target = &self.targets[index];
-        println!("{}: building", target.label());
+        let pass = &self.passes[index];
+        println!("{}: building", pass.label());
         let start = Instant::now();
-        let built = compile::test_binaries(host, target, self.options);
+        let built = compile::test_binaries(host, pass.target, pass.build);
         self.row(index, |row| row.built(start.elapsed(), built.as_ref().err()));
         let Ok(binaries) = built else { return };
-        let runner: Arc<[String]> = compile::runner(target).into();
+        let runner: Arc<[String]> = compile::runner(pass.target).into();
         for binary in binaries {
             // The workers end only when the queue has closed, which is after this.
-            let job = Job { target: index, binary, runner: Arc::clone(&runner) };
+            let job = Job { pass: index, binary, runner: Arc::clone(&runner) };
             queue.send(job).expect("the workers live as long as the queue");
         }
-        if target.emulated.is_none() {
+        if pass.target.emulated.is_none() && pass.build.tests == Tests::All {
             self.doctests(host, index);
         }
     }
 
     /// Doctests run natively alone: they show how to call, and what they call is tested on every target.
     fn doctests(&self, host: &Host, index: usize) {
-        let target = &self.targets[index];
-        let mut cargo = compile::cargo(host, target);
-        cargo.args(["test", "--doc"]).args(compile::common_arguments(host, target, self.options));
+        let Pass { target, build, .. } = self.passes[index];
+        let mut cargo = compile::cargo(host, target, build);
+        cargo.args(["test", "--doc"]).args(compile::common_arguments(host, target, build));
         cargo.arg("--").args(&self.options.test_args);
         self.command(index, "doctests", cargo, libtest::doc_summaries);
     }
 
     fn binary(&self, job: &Job) {
-        let Job { target, binary, runner } = job;
+        let Job { pass, binary, runner } = job;
         let mut command = match &runner[..] {
             [] => Command::new(&binary.executable),
             [program, arguments @ ..] => {
@@ -145,16 +161,16 @@ impl Run<'_> {
             command.env_remove("LD_LIBRARY_PATH");
         }
         command.current_dir(&binary.package_dir).env("CARGO_MANIFEST_DIR", &binary.package_dir);
-        self.command(*target, &binary.name, command, libtest::summary);
+        self.command(*pass, &binary.name, command, libtest::summary);
     }
 
-    /// Runs one command with tests in it, says how it went and adds it to its target's row.
+    /// Runs one command with tests in it, says how it went and adds it to its pass's row.
     fn command(&self, index: usize, name: &str, command: Command, summary: impl Fn(&str) -> Option<Counts>) {
         if self.interrupted() {
             return;
         }
-        let target = &self.targets[index];
-        let log = self.logs.join(&target.triple).join(name.replace([' ', ','], "-") + ".log");
+        let pass = &self.passes[index];
+        let log = pass.logs.join(name.replace([' ', ','], "-") + ".log");
         let start = Instant::now();
         let end = self.execute(command, &log);
         let seconds = start.elapsed().as_secs_f64();
@@ -169,7 +185,7 @@ impl Run<'_> {
 
         let Counts { passed, failed, ignored, .. } = counts;
         let what =
-            format!("{}: {name}: {passed} passed, {failed} failed, {ignored} ignored ({seconds:.1} s)", target.label());
+            format!("{}: {name}: {passed} passed, {failed} failed, {ignored} ignored ({seconds:.1} s)", pass.label());
         // One call each, so that what two threads say is not mixed.
         match problem {
             None if passed + ignored == 0 => {}
@@ -179,7 +195,7 @@ impl Run<'_> {
                 "  FAIL  {what}\n{}\n--- end of what {name} printed, also in {}\n  FAIL  {}: {name} {problem}",
                 output.trim_end(),
                 log.display(),
-                target.label()
+                pass.label()
             ),
         }
     }
@@ -271,12 +287,13 @@ fn said(status: &ExitStatus) -> String {
 
 /// A name in [`LEFT_OUT`] that no native test bears any more is an error: the test it was meant for may be running, or
 /// be lost.
-fn check_left_out(folder: &Path, targets: &[Target], options: &Options, rows: &mut [Row]) {
-    let Some(native) = targets.iter().position(|target| target.emulated.is_none()) else { return };
+fn check_left_out(passes: &[Pass], options: &Options, rows: &mut [Row]) {
+    let native = |pass: &Pass| pass.target.emulated.is_none() && pass.build.tests == Tests::All;
+    let Some(native) = passes.iter().position(native) else { return };
     if options.filtered() || LEFT_OUT.is_empty() || !rows[native].is_green() {
         return;
     }
-    let logs: Vec<String> = fs::read_dir(folder.join(&targets[native].triple))
+    let logs: Vec<String> = fs::read_dir(&passes[native].logs)
         .into_iter()
         .flatten()
         .filter_map(|file| fs::read(file.ok()?.path()).ok())
