@@ -210,8 +210,8 @@ fn a_transfer_keeps_all_callee_saved_registers() {
     });
     let mut crossing = Crossing { links, parent: 0, left: 7, kept: Vec::new() };
     // SAFETY: both take a `Crossing`.
-    let (_, link) = unsafe { arch::resume(links[0], Word::new((&raw mut crossing).cast())) };
-    assert!(link.is_null(), "the one that found nothing left has returned");
+    let back = unsafe { arch::resume(links[0], links[0].addr(), Word::new((&raw mut crossing).cast())) };
+    assert!(back.link.is_null(), "the one that found nothing left has returned");
     // The last transfer was to the one that returned.
     assert_eq!(crossing.kept, vec![Ok(()); 6]);
 }

@@ -115,10 +115,13 @@ impl Context {
         debug_assert!(self.is_suspended(), "entered a context that is not suspended");
         // SAFETY: the caller's promise. Whoever comes back sends an initialised word: see `leave`, `start`.
         unsafe {
-            let (word, link) = arch::resume(self.0.as_ptr(), Word::new(word));
-            let word = word.assume_init();
-            match NonNull::new(link.cast_mut()) {
-                Some(link) => Left::Suspended(Context(link), word),
+            let back = arch::resume(self.0.as_ptr(), self.0.as_ref().stack_pointer.get(), Word::new(word));
+            let word = back.word.assume_init();
+            match NonNull::new(back.link.cast_mut()) {
+                Some(link) => {
+                    link.as_ref().stack_pointer.set(back.stack_pointer);
+                    Left::Suspended(Context(link), word)
+                }
                 None => Left::Ended(word),
             }
         }

@@ -13,6 +13,9 @@ use crate::stack::{Error, Stack};
 pub(super) struct Raw<Input, Yield, Return, S: Stack> {
     /// On the stack, which is ours.
     link: *const Link,
+    /// Its stack pointer while it is suspended. Here, not in the link, so that the processor can fetch link and stack at
+    /// once.
+    stack_pointer: usize,
     stack: ManuallyDrop<S>,
     /// Takes inputs, gives yields and a return value.
     types: PhantomData<fn(Input) -> (Yield, Return)>,
@@ -28,7 +31,7 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
         F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
     {
         let link = entry::prepare::<Input, Yield, Return, F>(&stack, f)?;
-        Ok(Self { link, stack: ManuallyDrop::new(stack), types: PhantomData })
+        Ok(Self { link, stack_pointer: link.addr(), stack: ManuallyDrop::new(stack), types: PhantomData })
     }
 
     /// A coroutine that runs is met here as well, though it is borrowed meanwhile: by the destructor of a thread-local,
@@ -41,14 +44,15 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
         let input = ManuallyDrop::new(input);
         // SAFETY: the context is suspended, and ours alone; its stack is ours; it is on this thread since `Self` is not
         // `Send` (invariant 2). It expects an encoded `Input`, which stays in place until we are back.
-        let (word, link) = unsafe { arch::resume(self.link, value::encode(&input)) };
-        if !link.is_null() {
+        let back = unsafe { arch::resume(self.link, self.stack_pointer, value::encode(&input)) };
+        if !back.link.is_null() {
+            self.stack_pointer = back.stack_pointer;
             // SAFETY: `suspend` sends an encoded `Yield`, which stays in place while suspended.
-            return Resumed::Yielded(unsafe { value::decode(word) });
+            return Resumed::Yielded(unsafe { value::decode(back.word) });
         }
         self.link().set_ended();
         // SAFETY: the entry function's last word tells where the result is; its stack is still ours.
-        match unsafe { entry::take_result(word) } {
+        match unsafe { entry::take_result(back.word) } {
             Ok(value) => Resumed::Returned(value),
             Err(panic) => unwind::resume_panic(panic),
         }
@@ -87,7 +91,7 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
             return None;
         }
         // SAFETY: the context is suspended, on our stack, on this thread, with our types.
-        unsafe { unwind::end::<Yield, Return>(self.link) }
+        unsafe { unwind::end::<Yield, Return>(self.link, self.stack_pointer) }
     }
 }
 

@@ -18,11 +18,11 @@ pub(super) use imp::*;
 /// The context must be unstarted or suspended in a `suspend` of a coroutine with these types, on a mapped stack, on
 /// this thread.
 #[cold]
-pub(super) unsafe fn end<Yield, Return>(link: *const Link) -> Option<Panic> {
+pub(super) unsafe fn end<Yield, Return>(link: *const Link, stack_pointer: usize) -> Option<Panic> {
     // SAFETY: the caller's promise.
     unsafe {
         if !(*link).is_unstarted() {
-            return unwind::<Yield, Return>(link);
+            return unwind::<Yield, Return>(link, stack_pointer);
         }
         (*link).set_ended();
         catch(|| entry::drop_unstarted(link)).err().and_then(unless_panicking)
@@ -72,25 +72,27 @@ mod imp {
     }
 
     /// Runs the destructors of a suspended coroutine.
-    pub(super) unsafe fn unwind<Yield, Return>(link: *const Link) -> Option<Panic> {
+    pub(super) unsafe fn unwind<Yield, Return>(link: *const Link, stack_pointer: usize) -> Option<Panic> {
         if cfg!(panic = "abort") {
             return None;
         }
+        let mut stack_pointer = stack_pointer;
         for _ in 0..ATTEMPTS {
             // SAFETY: the caller's promise.
-            let (word, suspended) = unsafe { arch::resume_to_unwind(link) };
-            if suspended.is_null() {
+            let back = unsafe { arch::resume_to_unwind(link, stack_pointer) };
+            if back.link.is_null() {
                 // SAFETY: it has just ended, its stack is still mapped.
                 let result = unsafe {
                     (*link).set_ended();
-                    entry::take_result::<Return>(word)
+                    entry::take_result::<Return>(back.word)
                 };
                 // A result that nobody wants is dropped, which may panic as well.
                 let panic = result.and_then(|value| catch(|| drop(value))).err();
                 return panic.filter(|panic| !panic.is::<Unwinding>()).and_then(unless_panicking);
             }
+            stack_pointer = back.stack_pointer;
             // SAFETY: `suspend` sends an encoded `Yield`, which stays in place while suspended.
-            let value = unsafe { value::decode::<Yield>(word) };
+            let value = unsafe { value::decode::<Yield>(back.word) };
             if let Err(panic) = catch(|| drop(value)) {
                 return unless_panicking(panic);
             }
@@ -143,7 +145,7 @@ mod imp {
 
     /// There is no unwinding without `std`.
     #[allow(clippy::extra_unused_type_parameters, reason = "the real one drops values of these types")]
-    pub(super) unsafe fn unwind<Yield, Return>(_: *const Link) -> Option<Panic> {
+    pub(super) unsafe fn unwind<Yield, Return>(_: *const Link, _: usize) -> Option<Panic> {
         None
     }
 
