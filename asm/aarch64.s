@@ -12,7 +12,7 @@
 
     .p2align 3
     nop                         // a landing: 4 bytes past a multiple of 8
-    hint #38                    // bti jc
+    hint #34                    // bti c: a landing pad
     str lr, [sp, #16]           // complete the resumer's frame
     .cfi_offset lr, -16
     mov x9, sp

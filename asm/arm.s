@@ -9,12 +9,14 @@
     .fnstart
     .p2align 3
     nop                         @ a landing: 4 bytes past a multiple of 8
+    .p2align 2
     str lr, [sp, #12]           @ complete the resumer's frame
     str sp, [r2]                @ link.state = parent
     mov r1, r2                  @ second argument: the link
     mov sp, r2                  @ our stack begins there, 8-byte aligned
     ldr r12, [r2, #8]
-    mov r11, #0                 @ chains of frame pointers end here
+    mov r7, #0                  @ chains of frame pointers end here: Thumb's
+    mov r11, #0                 @ and ARM's
     blx r12                     @ entry(word, link) -> word
     nop                         @ so that the return address lies inside this function for tools that do not step back
 

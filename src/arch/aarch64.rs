@@ -43,6 +43,14 @@ macro_rules! switch {
     };
 }
 
+/// `bti c`: where an indirect call may land, if branch target identification (BTI) is on for the program. A hint, which
+/// does nothing where it is off and on processors that do not know it; the assembler knows its number on all of them.
+macro_rules! landing_pad {
+    () => {
+        "hint #34"
+    };
+}
+
 /// Where a suspended context goes on: keeps the resumer's stack pointer and moves to its own stack.
 macro_rules! landing {
     () => {
@@ -50,7 +58,7 @@ macro_rules! landing {
             ".p2align 3\n",
             "nop\n",
             "2:\n",
-            "hint #38\n",
+            "hint #34\n", // the landing pad
             "str lr, [sp, #16]\n",
             "mov x3, sp\n",
             "mov sp, x2\n",
@@ -73,10 +81,21 @@ macro_rules! second_landing {
             "b 4f\n",
             ".p2align 3\n",
             "nop\n",
-            "hint #38\n",
+            "hint #34\n", // the landing pad
             "b 3b\n",
         )
     };
+}
+
+/// Whether the thread has a shadow stack now, a second stack of return addresses that no switch here keeps in step.
+///
+/// One instruction, a hint that processors without a guarded control stack (GCS) take for none.
+#[inline(always)]
+pub fn has_shadow_stack() -> bool {
+    let mut features = 1_usize;
+    // SAFETY: `chkfeat x16` clears the bits of those features asked about that are on; bit 0 is GCS.
+    unsafe { asm!("hint #40", inout("x16") features, options(nomem, nostack, preserves_flags)) };
+    features == 0
 }
 
 /// First code of a new context, see `asm/aarch64.s`.
@@ -168,9 +187,10 @@ pub unsafe fn transfer(
             // The other side finds its own stack pointer in x2, the parent's in sp and its return address in lr.
             "ldr lr, [x3, #16]",
             "mov sp, x3",
-            "br x9",
+            // Through x16, from which a landing pad for calls can be reached with a jump as well.
+            "br x16",
             landing!(),
-            inlateout("x9") landing => _,
+            inlateout("x16") landing => _,
             inlateout("x0") word => answer,
             inlateout("x1") link => _,
             inlateout("x2") stack_pointer => _,
@@ -192,6 +212,7 @@ pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*
     naked_asm!(
         ".cfi_startproc",
         ".cfi_signal_frame",
+        landing_pad!(),
         "stp x29, x30, [sp, #-16]!",
         ".cfi_def_cfa sp, 16",
         ".cfi_offset x29, -16",

@@ -1,4 +1,7 @@
-//! 32-bit arm, AAPCS, in ARM state (not Thumb), with or without VFP.
+//! 32-bit arm, AAPCS, in ARM state or in Thumb-2, with or without VFP.
+//!
+//! The address that a context goes on at has its lowest bit set in Thumb state, as branches expect. Which state it is, the
+//! build script tells by the target; where a flag of the compiler says otherwise, an instruction here does not assemble.
 //!
 //! Saved by hand: r6, r7 and r11, which LLVM keeps for itself (r7 is the frame pointer in Thumb state, r11 in ARM
 //! state), and the return address. Every other register is a clobber. Among those are d8-d15, callee-saved where there
@@ -42,12 +45,29 @@ macro_rules! switch {
     };
 }
 
+/// The landing's address in r5.
+#[cfg(not(thumb))]
+macro_rules! set_r5_to_2 {
+    () => {
+        "adr r5, 2f"
+    };
+}
+
+/// The same with the bit that keeps a branch there in Thumb state.
+#[cfg(thumb)]
+macro_rules! set_r5_to_2 {
+    () => {
+        "adr.w r5, 2f + 1"
+    };
+}
+
 /// Where a suspended context goes on: keeps the resumer's stack pointer and moves to its own stack.
 macro_rules! landing {
     () => {
         concat!(
             ".p2align 3\n",
             "nop\n",
+            ".p2align 2\n",
             "2:\n",
             "str lr, [sp, #12]\n",
             "mov r3, sp\n",
@@ -71,9 +91,18 @@ macro_rules! second_landing {
             "b 4f\n",
             ".p2align 3\n",
             "nop\n",
+            ".p2align 2\n",
             "b 3b\n",
         )
     };
+}
+
+/// Whether the thread has a shadow stack now, a second stack of return addresses that no switch here keeps in step.
+///
+/// The architecture has none.
+#[inline(always)]
+pub fn has_shadow_stack() -> bool {
+    false
 }
 
 /// First code of a new context, see `asm/arm.s`.
@@ -122,7 +151,7 @@ pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, us
     // SAFETY: as in `resume`.
     unsafe {
         switch!(
-            "adr r5, 2f",
+            set_r5_to_2!(),
             "push {{r6, r7, r11}}",
             "str r5, [r1]",
             "mov r2, sp",
@@ -159,7 +188,7 @@ pub unsafe fn transfer(
     // SAFETY: as in `suspend`.
     unsafe {
         switch!(
-            "adr r5, 2f",
+            set_r5_to_2!(),
             "push {{r6, r7, r11}}",
             "str r5, [r1]",
             "str sp, [r1, #4]",

@@ -79,6 +79,14 @@ macro_rules! second_landing {
     };
 }
 
+/// Whether the thread has a shadow stack now, a second stack of return addresses that no switch here keeps in step.
+///
+/// The architecture has none.
+#[inline(always)]
+pub fn has_shadow_stack() -> bool {
+    false
+}
+
 /// First code of a new context, see `asm/loongarch64.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {

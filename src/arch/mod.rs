@@ -7,6 +7,7 @@
 //! | `STACK_ALIGNMENT` | bytes the stack pointer must be a multiple of at a call |
 //! | `RED_ZONE` | bytes below the stack pointer that a leaf function may use and a signal handler keeps |
 //! | `STACK_PROBES` | whether the compiler touches every page of a large frame in order, so that one guard page suffices |
+//! | `has_shadow_stack` | whether the processor checks this thread's returns against a stack of its own |
 //! | `SECOND_LANDING` | how far before its landing a context goes on that is to unwind |
 //! | `trampoline` | first code of a new context; never called, only its address is used |
 //! | `resume` | leaves the running context for a suspended one, which can find the way back |
@@ -41,6 +42,35 @@
 //! assembly places its landings 4 bytes past a multiple of 8. `SECOND_LANDING` bytes before a landing lies a jump to a
 //! second one, which says that the context is to unwind: so nobody who resumes pays for saying that it is not.
 //!
+//! # Walking stacks
+//!
+//! The unwind tables of the trampoline lead from a coroutine's first function to whoever resumed it last, through the
+//! link. A coroutine that runs has such a resumer always, so a walk in the process ends where the thread's does. The link
+//! of a suspended coroutine is stale: a debugger that is shown its registers by hand sees its own frames as they are, and
+//! beyond the trampoline whatever lies where the resumer was. A store in each switch would be needed to say that; nothing
+//! in the process walks a suspended stack.
+//!
+//! - The trampoline is marked as a signal frame, which is how gdb shows it, so that the resumer's stack may lie anywhere.
+//!   EHABI, on arm, has no such mark: gdb stops at the trampoline there if the resumer's stack lies below.
+//! - Profilers that copy a stack and walk it later by the tables (`perf record --call-graph dwarf`) see the coroutine's
+//!   stack up to the trampoline, since the copy is of one stack.
+//! - Chains of frame pointers end at the trampoline: neither the link nor what `resume` leaves on the stack is a frame
+//!   record.
+//!
+//! # Hardened programs
+//!
+//! - *Shadow stacks* (x86_64 SHSTK, aarch64 GCS): a return that the processor checks against its own stack of addresses must
+//!   come in the order of the calls, and a suspend does not. Each coroutine would need a shadow stack of its own, from
+//!   the kernel. C libraries leave them off unless asked; a coroutine on a thread that has one is refused when it is made.
+//!   If the shadow stack is turned on after that, the first suspend or end faults at its `ret`, before it returns
+//!   anywhere. `call_on` is a call and a return to them.
+//! - *Shadow stacks of RISC-V* (Zicfiss) are kept by instructions in the code that wants them, and rustc makes none; nor
+//!   does any C library turn them on yet.
+//! - *aarch64 BTI*: every address that an indirect branch here can reach begins with a landing pad.
+//! - *x86_64 IBT*: no landing pads. No kernel enforces it in user space, and there would be one in every suspend.
+//! - *aarch64 pointer authentication*: a function that signs its return address with the stack pointer finds the same
+//!   stack pointer when it returns. The addresses in suspended contexts are not signed.
+//!
 //! # Measured
 //!
 //! On an AMD EPYC (a cycle is 0.27 ns), one resume and suspend in a loop takes 11 cycles:
@@ -70,7 +100,7 @@ cfg_select! {
 }
 
 use native::trampoline;
-pub use native::{RED_ZONE, STACK_ALIGNMENT, STACK_PROBES, call_on};
+pub use native::{RED_ZONE, STACK_ALIGNMENT, STACK_PROBES, call_on, has_shadow_stack};
 
 /// What travels in a register across a switch: a pointer, or the bytes of a value that is no larger.
 ///
@@ -149,7 +179,10 @@ pub unsafe fn prepare(top: *mut u8, entry: Entry, data: *mut ()) -> *const Link 
 /// The landing of the trampoline: the first place behind its beginning that has the form of one.
 #[inline]
 fn trampoline_landing() -> usize {
-    (trampoline as *const () as usize).next_multiple_of(8) | SUSPENDED
+    let begin = trampoline as *const () as usize;
+    // In Thumb state the address of a function has its lowest bit set, and so must have that of a landing.
+    let thumb = begin & 1;
+    (begin - thumb).next_multiple_of(8) | SUSPENDED | thumb
 }
 
 /// How a [`resume`] came back.

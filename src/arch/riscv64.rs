@@ -87,6 +87,15 @@ macro_rules! second_landing {
     };
 }
 
+/// Whether the thread has a shadow stack now, a second stack of return addresses that no switch here keeps in step.
+///
+/// Answers no: with Zicfiss only code compiled for it has one (rustc's is not), and asking is an instruction that is
+/// illegal on processors without Zimop.
+#[inline(always)]
+pub fn has_shadow_stack() -> bool {
+    false
+}
+
 /// First code of a new context, see `asm/riscv64.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {

@@ -71,6 +71,17 @@ macro_rules! second_landing {
     };
 }
 
+/// Whether the thread has a shadow stack now, a second stack of return addresses that no switch here keeps in step.
+///
+/// One instruction, which does nothing where there is none (SHSTK, part of CET).
+#[inline(always)]
+pub fn has_shadow_stack() -> bool {
+    let mut pointer = 0_usize;
+    // SAFETY: reads a register, or does nothing.
+    unsafe { asm!("rdsspq {}", inout(reg) pointer, options(nomem, nostack, preserves_flags)) };
+    pointer != 0
+}
+
 /// First code of a new context, see `asm/x86_64.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {

@@ -87,7 +87,7 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// If the stack is too small for anything.
+    /// If the stack is too small for anything, or the thread has a shadow stack.
     ///
     /// # Safety
     ///

@@ -39,9 +39,12 @@ where
 ///
 /// # Errors
 ///
-/// If less is left below the link than any context needs, and `more`.
+/// If less is left below the link than any context needs, and `more`; if the thread has a shadow stack.
 #[inline]
 pub(super) fn place(stack: &impl Stack, size: usize, align: usize, more: usize) -> Result<*mut u8, Error> {
+    if arch::has_shadow_stack() {
+        return Err(Error::shadow_stack());
+    }
     let top = stack.top().as_ptr();
     let room = top.addr().saturating_sub(stack.limit().addr().get());
     let align = align.max(align_of::<Link>());

@@ -85,7 +85,7 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
     ///
     /// # Errors
     ///
-    /// If no stack can be had, or the function's captures do not fit on it.
+    /// If no stack can be had, the function's captures do not fit on it, or the thread has a shadow stack.
     pub fn new<F>(f: F) -> Result<Self, Error>
     where
         F: FnOnce(&Yielder<Input, Yield>, Input) -> Return + 'static,
@@ -101,7 +101,8 @@ impl<Input: 'static, Yield: 'static, Return: 'static, S: Stack> Coroutine<Input,
     ///
     /// # Errors
     ///
-    /// If the function's captures and the first frames do not fit; function and stack are dropped.
+    /// If the function's captures and the first frames do not fit, or the thread has a shadow stack; function and stack
+    /// are dropped.
     #[inline]
     pub fn with_stack<F>(stack: S, f: F) -> Result<Self, Error>
     where

@@ -17,7 +17,8 @@ use crate::stack::{Error, Stack};
 ///
 /// # Errors
 ///
-/// If the captures of `body` and the first frames do not fit on the stack; `lend` is not called.
+/// If the captures of `body` and the first frames do not fit on the stack, or the thread has a shadow stack; `lend` is not
+/// called.
 ///
 /// # Panics
 ///

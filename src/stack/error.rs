@@ -17,6 +17,7 @@ enum Kind {
     TooLarge {
         size: usize,
     },
+    ShadowStack,
     #[cfg(feature = "std")]
     MappingLimit {
         stacks: usize,
@@ -39,6 +40,11 @@ enum Kind {
 impl Error {
     pub(crate) fn too_small(size: usize, needed: usize) -> Self {
         Self(Kind::TooSmall { size, needed })
+    }
+
+    /// The thread has a shadow stack.
+    pub(crate) fn shadow_stack() -> Self {
+        Self(Kind::ShadowStack)
     }
 
     #[cfg_attr(not(feature = "std"), expect(dead_code, reason = "only a mapping can be too large"))]
@@ -71,6 +77,12 @@ impl fmt::Display for Error {
             Kind::TooSmall { size, needed } => {
                 write!(f, "a stack of {size} bytes is too small: this coroutine needs at least {needed}")
             }
+            Kind::ShadowStack => write!(
+                f,
+                "this thread has a shadow stack, which allows no coroutines on it: start the program with \
+                 GLIBC_TUNABLES=glibc.cpu.{}",
+                if cfg!(target_arch = "aarch64") { "aarch64_gcs=0" } else { "x86_shstk=off" }
+            ),
             Kind::TooLarge { size } => write!(f, "a stack of {size} bytes exceeds the address space: ask for less"),
             #[cfg(feature = "std")]
             Kind::MappingLimit { stacks, limit, size } => write!(
@@ -97,12 +109,29 @@ impl core::error::Error for Error {}
 
 #[cfg(feature = "std")]
 impl From<Error> for std::io::Error {
-    /// Sizes that make no sense become `InvalidInput`, everything else `OutOfMemory`; the sentence is kept.
+    /// Sizes that make no sense become `InvalidInput`, a shadow stack `Unsupported`, everything else `OutOfMemory`; the
+    /// sentence is kept.
     fn from(error: Error) -> Self {
         let kind = match error.0 {
             Kind::TooSmall { .. } | Kind::TooLarge { .. } => std::io::ErrorKind::InvalidInput,
+            Kind::ShadowStack => std::io::ErrorKind::Unsupported,
             _ => std::io::ErrorKind::OutOfMemory,
         };
         Self::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Few machines have a shadow stack to be refused for.
+    #[test]
+    fn a_shadow_stack_is_refused_with_the_way_to_turn_it_off() {
+        let said = Error::shadow_stack().to_string();
+        assert!(said.starts_with("this thread has a shadow stack"), "{said}");
+        assert!(said.contains("GLIBC_TUNABLES=glibc.cpu."), "{said}");
+        #[cfg(feature = "std")]
+        assert_eq!(std::io::Error::from(Error::shadow_stack()).kind(), std::io::ErrorKind::Unsupported);
     }
 }
