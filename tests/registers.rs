@@ -59,23 +59,37 @@ cfg_select! {
     }
 }
 
+/// Variables of one side.
+trait Live: Copy {
+    fn new(seed: usize) -> Self;
+
+    /// What this side answers to a word of the other's.
+    fn step(&mut self, word: usize) -> usize;
+
+    fn digest(self) -> Vec<u64>;
+}
+
 /// Variables that all depend on their own past, so that none can be computed again after a switch.
 macro_rules! live {
-    ($($integer:ident)*; $($float:ident)*; $($vector:ident)*) => {
+    ($name:ident: $($integer:ident)*; $($float:ident)*; $($vector:ident)*) => {
         #[derive(Clone, Copy)]
-        struct Live { $($integer: usize,)* $($float: f64,)* $($vector: Vector,)* }
+        struct $name { $($integer: usize,)* $($float: f64,)* $($vector: Vector,)* }
 
-        impl Live {
+        impl Live for $name {
             #[inline(always)]
-            fn new(seed: usize) -> Live {
+            fn new(seed: usize) -> Self {
                 let mut n = seed;
-                $( n = n.wrapping_mul(31).wrapping_add(7); let $integer = n; )*
-                $( n = n.wrapping_mul(31).wrapping_add(7); let $float = (n % 1000) as f64; )*
-                $( n = n.wrapping_mul(31).wrapping_add(7); let $vector = vector(n); )*
-                Live { $($integer,)* $($float,)* $($vector,)* }
+                let mut next = || {
+                    n = n.wrapping_mul(31).wrapping_add(7);
+                    n
+                };
+                $name {
+                    $( $integer: next(), )*
+                    $( $float: (next() % 1000) as f64, )*
+                    $( $vector: vector(next()), )*
+                }
             }
 
-            /// What this side answers to a word of the other's.
             #[inline(always)]
             fn step(&mut self, word: usize) -> usize {
                 let mut word = word;
@@ -87,6 +101,7 @@ macro_rules! live {
 
             #[inline(never)]
             fn digest(self) -> Vec<u64> {
+                #[allow(unused_mut, reason = "not all have vectors")]
                 let mut digest = vec![$( self.$integer as u64, )* $( self.$float.to_bits(), )*];
                 $(
                     // SAFETY: any bits are bytes, and vectors have no padding.
@@ -99,8 +114,11 @@ macro_rules! live {
     };
 }
 
-// No architecture has more callee-saved registers: 12 integer ones and 12 floating-point ones at most.
-live!(a b c d e f g h i j k l m n; o p q r s t u v w x y z aa bb; cc dd ee ff gg hh);
+// Callee-saved registers are at most 12 integer ones and 12 floating-point ones, and 5 and none at the least. Where there
+// are a few variables more than registers, some stay in memory; where there are fewer, all are in registers.
+live!(Few: a b c d;;);
+live!(Medium: a b c d e f g h i; o p q r s t u v w x;);
+live!(Many: a b c d e f g h i j k l m n; o p q r s t u v w x y z aa bb; cc dd ee ff gg hh);
 
 const SEEDS: [usize; 2] = [11, 22];
 
@@ -109,8 +127,8 @@ fn rounds() -> usize {
 }
 
 /// Both sides' values in the end, by the same steps without a switch.
-fn without_switches() -> [Vec<u64>; 2] {
-    let [mut outside, mut inside] = SEEDS.map(Live::new);
+fn without_switches<L: Live>() -> [Vec<u64>; 2] {
+    let [mut outside, mut inside] = SEEDS.map(L::new);
     let mut word = 0;
     for _ in 0..rounds() {
         word = outside.step(word);
@@ -121,8 +139,8 @@ fn without_switches() -> [Vec<u64>; 2] {
 
 /// One side: makes its steps with `switch` in between, which answers with the other side's.
 #[inline(always)]
-fn with_switches(seed: usize, first: usize, mut switch: impl FnMut(usize) -> usize) -> (Vec<u64>, usize) {
-    let mut live = Live::new(black_box(seed));
+fn with_switches<L: Live>(seed: usize, first: usize, mut switch: impl FnMut(usize) -> usize) -> (Vec<u64>, usize) {
+    let mut live = L::new(black_box(seed));
     let mut word = live.step(first);
     for _ in 1..rounds() {
         word = switch(word);
@@ -131,23 +149,25 @@ fn with_switches(seed: usize, first: usize, mut switch: impl FnMut(usize) -> usi
     (live.digest(), word)
 }
 
-/// A coroutine's two sides, by these two ways to suspend and to resume.
-macro_rules! through_a_coroutine {
-    ($resume:expr, $suspend:expr) => {{
-        let mut coroutine: Inside = Coroutine::new(|yielder: &Yielder<usize, usize>, first| {
-            with_switches(SEEDS[1], first, |word| $suspend(yielder, word))
-        })
-        .expect("a stack");
-        let (outside, word) = with_switches(SEEDS[0], 0, |word| match $resume(&mut coroutine, word) {
-            Resumed::Yielded(word) => word,
-            Resumed::Returned(_) => panic!("it makes as many steps"),
-        });
-        let Resumed::Returned((inside, _)) = coroutine.resume(word) else { panic!("it has made its steps") };
-        assert_eq!([outside, inside], without_switches());
-    }};
-}
-
 type Inside = Coroutine<usize, usize, (Vec<u64>, usize)>;
+
+/// A coroutine's two sides, by these two ways to resume and to suspend.
+#[inline(always)]
+fn through_a_coroutine<L: Live>(
+    resume: impl Fn(&mut Inside, usize) -> Resumed<usize, (Vec<u64>, usize)>,
+    suspend: impl Fn(&Yielder<usize, usize>, usize) -> usize + 'static,
+) {
+    let mut coroutine: Inside = Coroutine::new(move |yielder: &Yielder<usize, usize>, first| {
+        with_switches::<L>(SEEDS[1], first, |word| suspend(yielder, word))
+    })
+    .expect("a stack");
+    let (outside, word) = with_switches::<L>(SEEDS[0], 0, |word| match resume(&mut coroutine, word) {
+        Resumed::Yielded(word) => word,
+        Resumed::Returned(_) => panic!("it makes as many steps"),
+    });
+    let Resumed::Returned((inside, _)) = coroutine.resume(word) else { panic!("it has made its steps") };
+    assert_eq!([outside, inside], without_switches::<L>());
+}
 
 #[inline(never)]
 fn resume_behind_a_call(coroutine: &mut Inside, word: usize) -> Resumed<usize, (Vec<u64>, usize)> {
@@ -159,20 +179,29 @@ fn suspend_behind_a_call(yielder: &Yielder<usize, usize>, word: usize) -> usize 
     yielder.suspend(word)
 }
 
+/// A test's body with each number of variables.
+macro_rules! with_each {
+    ($body:ident($($argument:expr),*)) => {
+        $body::<Few>($($argument),*);
+        $body::<Medium>($($argument),*);
+        $body::<Many>($($argument),*);
+    };
+}
+
 #[test]
 fn values_live_across_inlined_switches_are_kept() {
-    through_a_coroutine!(Inside::resume, Yielder::suspend);
+    with_each!(through_a_coroutine(Inside::resume, Yielder::suspend));
 }
 
 #[test]
 fn values_live_across_switches_behind_calls_are_kept() {
-    through_a_coroutine!(resume_behind_a_call, suspend_behind_a_call);
+    with_each!(through_a_coroutine(resume_behind_a_call, suspend_behind_a_call));
 }
 
 #[test]
 fn values_live_across_a_switch_inlined_on_one_side_are_kept() {
-    through_a_coroutine!(Inside::resume, suspend_behind_a_call);
-    through_a_coroutine!(resume_behind_a_call, Yielder::suspend);
+    with_each!(through_a_coroutine(Inside::resume, suspend_behind_a_call));
+    with_each!(through_a_coroutine(resume_behind_a_call, Yielder::suspend));
 }
 
 /// What two contexts share, and what each leaves there.
@@ -182,103 +211,109 @@ struct Pair {
     digests: [Vec<u64>; 2],
 }
 
-/// Makes its steps, going to the other context in between. The first to have made them all lets the other one end.
-#[inline(always)]
-unsafe fn alternate(pair: *mut (), running: &Running, me: usize, switch: impl Fn(&Running, Context, *mut Pair)) {
-    let pair = pair.cast::<Pair>();
-    // SAFETY: the word is the test's pair, which the context that runs has for itself.
-    unsafe {
-        let (digest, word) = with_switches(SEEDS[me], (*pair).word, |word| {
-            (*pair).word = word;
-            switch(running, (*pair).contexts[1 - me], pair);
-            (*pair).word
-        });
-        (*pair).word = word;
-        (*pair).digests[me] = digest;
-        if me == 0 {
-            switch(running, (*pair).contexts[1], pair);
-        }
+/// How one of them goes to the other.
+trait Switch {
+    fn switch(running: &Running, other: Context, pair: *mut Pair);
+}
+
+struct Inlined;
+struct BehindACall;
+
+impl Switch for Inlined {
+    #[inline(always)]
+    fn switch(running: &Running, other: Context, pair: *mut Pair) {
+        // SAFETY: both contexts are of this thread and expect the pair; `running` is the caller's own.
+        unsafe { running.switch_to(other, pair.cast()) };
     }
 }
 
-#[inline(always)]
-fn switch(running: &Running, other: Context, pair: *mut Pair) {
-    // SAFETY: both contexts are of this thread and expect the pair; `running` is the caller's own.
-    unsafe { running.switch_to(other, pair.cast()) };
+impl Switch for BehindACall {
+    #[inline(never)]
+    fn switch(running: &Running, other: Context, pair: *mut Pair) {
+        Inlined::switch(running, other, pair);
+    }
 }
 
-#[inline(never)]
-fn switch_behind_a_call(running: &Running, other: Context, pair: *mut Pair) {
-    switch(running, other, pair);
+/// Makes its steps, going to the other context in between. The first to have made them all lets the other one end.
+unsafe extern "C" fn alternate<L: Live, S: Switch, const ME: usize>(pair: *mut (), running: &Running) -> *mut () {
+    let pair = pair.cast::<Pair>();
+    // SAFETY: the word is the test's pair, which the context that runs has for itself.
+    unsafe {
+        let (digest, word) = with_switches::<L>(SEEDS[ME], (*pair).word, |word| {
+            (*pair).word = word;
+            S::switch(running, (*pair).contexts[1 - ME], pair);
+            (*pair).word
+        });
+        (*pair).word = word;
+        (*pair).digests[ME] = digest;
+        if ME == 0 {
+            S::switch(running, (*pair).contexts[1], pair);
+        }
+    }
+    pair.cast()
 }
 
-macro_rules! through_contexts {
-    ($first:expr, $second:expr) => {{
-        unsafe extern "C" fn first(pair: *mut (), running: &Running) -> *mut () {
-            // SAFETY: the word is the test's pair.
-            unsafe { alternate(pair, running, 0, $first) };
-            pair
-        }
-        unsafe extern "C" fn second(pair: *mut (), running: &Running) -> *mut () {
-            // SAFETY: as above.
-            unsafe { alternate(pair, running, 1, $second) };
-            pair
-        }
-        let stacks = [(); 2].map(|()| Mapped::new(DEFAULT_RESERVE).expect("a stack"));
-        // SAFETY: stacks and pair outlive the contexts. The first context is not continued once the second has ended.
-        let digests = unsafe {
-            let contexts = [(&stacks[0], first as Entry), (&stacks[1], second)];
-            let contexts = contexts.map(|(stack, entry)| Context::new(stack, entry).expect("it fits"));
-            let mut pair = Pair { contexts, word: 0, digests: Default::default() };
-            let left = contexts[0].enter((&raw mut pair).cast());
-            assert!(matches!(left, Left::Ended(_)));
-            pair.digests
-        };
-        assert_eq!(digests, without_switches());
-    }};
+fn through_contexts<L: Live, S: Switch>() {
+    let stacks = [(); 2].map(|()| Mapped::new(DEFAULT_RESERVE).expect("a stack"));
+    // SAFETY: stacks and pair outlive the contexts. The first context is not continued once the second has ended.
+    let digests = unsafe {
+        let entries: [Entry; 2] = [alternate::<L, S, 0>, alternate::<L, S, 1>];
+        let contexts = [0, 1].map(|me| Context::new(&stacks[me], entries[me]).expect("it fits"));
+        let mut pair = Pair { contexts, word: 0, digests: Default::default() };
+        assert!(matches!(contexts[0].enter((&raw mut pair).cast()), Left::Ended(_)));
+        pair.digests
+    };
+    assert_eq!(digests, without_switches::<L>());
 }
 
 #[test]
 fn values_live_across_inlined_transfers_are_kept() {
-    through_contexts!(switch, switch);
+    through_contexts::<Few, Inlined>();
+    through_contexts::<Medium, Inlined>();
+    through_contexts::<Many, Inlined>();
 }
 
 #[test]
 fn values_live_across_transfers_behind_calls_are_kept() {
-    through_contexts!(switch_behind_a_call, switch_behind_a_call);
+    through_contexts::<Few, BehindACall>();
+    through_contexts::<Medium, BehindACall>();
+    through_contexts::<Many, BehindACall>();
 }
 
 /// The same with a stack of frames, all with values of their own, below each switch.
 #[test]
 fn values_live_in_every_frame_below_a_switch_are_kept() {
     #[inline(never)]
-    fn descend(depth: usize, switch: &mut dyn FnMut(usize) -> usize) -> (Vec<u64>, usize) {
-        let mut live = Live::new(black_box(depth));
+    fn descend<L: Live>(depth: usize, switch: &mut dyn FnMut(usize) -> usize) -> (Vec<u64>, usize) {
+        let mut live = L::new(black_box(depth));
         let mut word = depth;
         for _ in 0..3 {
             word = match depth {
                 0 => switch(live.step(word)),
-                _ => descend(depth - 1, switch).1 ^ live.step(word),
+                _ => descend::<L>(depth - 1, switch).1 ^ live.step(word),
             };
             word = live.step(word);
         }
         (live.digest(), word)
     }
-    const DEPTH: usize = 5;
 
-    // The coroutine's frames ask, the resumer's answer, each from below a tower of its own.
-    let answer = |word: usize| descend(2, &mut |below| below ^ word).1;
-    let expected = descend(DEPTH, &mut |word| answer(word));
-    let mut coroutine = Coroutine::new(|yielder: &Yielder<usize, usize>, _| {
-        descend(DEPTH, &mut |word| suspend_behind_a_call(yielder, word))
-    })
-    .expect("a stack");
-    let mut word = 0;
-    let reached = loop {
-        match resume_behind_a_call(&mut coroutine, word) {
-            Resumed::Yielded(asked) => word = answer(asked),
-            Resumed::Returned(reached) => break reached,
-        }
-    };
-    assert_eq!(reached, expected);
+    fn through_towers<L: Live>() {
+        const DEPTH: usize = 5;
+        // The coroutine's frames ask, the resumer's answer, each from below a tower of its own.
+        let answer = |word: usize| descend::<L>(2, &mut |below| below ^ word).1;
+        let expected = descend::<L>(DEPTH, &mut |word| answer(word));
+        let mut coroutine = Coroutine::new(|yielder: &Yielder<usize, usize>, _| {
+            descend::<L>(DEPTH, &mut |word| suspend_behind_a_call(yielder, word))
+        })
+        .expect("a stack");
+        let mut word = 0;
+        let reached = loop {
+            match resume_behind_a_call(&mut coroutine, word) {
+                Resumed::Yielded(asked) => word = answer(asked),
+                Resumed::Returned(reached) => break reached,
+            }
+        };
+        assert_eq!(reached, expected);
+    }
+    with_each!(through_towers());
 }

@@ -101,7 +101,8 @@ pub fn common_arguments(host: &Host, target: &Target, build: &Build) -> Vec<OsSt
     if let Some(emulated) = target.emulated {
         arguments.extend(["--target".into(), emulated.triple.into()]);
         if host.rust_std(emulated) == Some(RustStd::FromSource) {
-            arguments.push("-Zbuild-std".into());
+            // The second is what `-Cpanic=abort` asks for; whoever unwinds does not link it.
+            arguments.push("-Zbuild-std=std,panic_abort".into());
         }
     }
     arguments

@@ -107,7 +107,8 @@ pub fn all(host: &Host, targets: &[Target], options: &Options) -> Result<bool, S
 
     let table = report::table(&rows, targets.iter().any(|target| target.emulated.is_some()));
     print!("\n{table}");
-    let summary = folder.join("summary.txt");
+    let all = options.builds.iter().all(|build| build.tests == Tests::All);
+    let summary = folder.join(if all { "summary.txt" } else { "builds.txt" });
     fs::write(&summary, &table).map_err(|error| format!("cannot write {}: {error}", summary.display()))?;
     Ok(rows.iter().all(Row::is_green))
 }

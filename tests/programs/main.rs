@@ -67,5 +67,6 @@ fn compare<T: Debug + PartialEq>(events: &[T], predicted: &[T]) -> Result<(), St
     let same = events.iter().zip(predicted).take_while(|(event, predicted)| event == predicted).count();
     let [next, instead] =
         [events, predicted].map(|all| all.get(same).map_or("the end".into(), |one| format!("{one:?}")));
-    Err(format!("after {:?} comes {next} instead of {instead}", &events[..same]))
+    let before = &events[same.saturating_sub(12)..same];
+    Err(format!("after {same} events, the last of them {before:?}, comes {next} instead of {instead}"))
 }
