@@ -20,8 +20,8 @@ const SEED: &str = "SWITCHBACK_SEED";
 const INPUT: &str = "SWITCHBACK_INPUT";
 /// Tells a process to try as many inputs as there are to be, from this seed on.
 const SEEDS_FROM: &str = "SWITCHBACK_SEEDS_FROM";
-/// What a process with inputs may take.
-const DEADLINE: Duration = Duration::from_secs(200);
+/// What all inputs and what one input may take.
+const DEADLINES: [Duration; 2] = [Duration::from_secs(200), Duration::from_secs(20)];
 
 /// What is tried.
 pub struct Property<T> {
@@ -42,11 +42,11 @@ impl<T: Arbitrary + Debug> Property<T> {
     /// If the property does not hold, with the simplest input that was found.
     pub fn holds(&self) {
         if let Ok(input) = env::var(INPUT) {
-            end_a_hang();
+            end_a_hang(DEADLINES[1]);
             return self.check_or_panic(&(self.decode)(&input));
         }
         if let Ok(seed) = env::var(SEEDS_FROM) {
-            end_a_hang();
+            end_a_hang(DEADLINES[0]);
             let seed: u64 = seed.parse().expect("a number from the process that started this one");
             for seed in (0..self.inputs()).map(|n| seed.wrapping_add(n)) {
                 // The last one that was written is the one that fails, even if nothing can be said after that.
@@ -111,9 +111,9 @@ impl<T: Arbitrary + Debug> Property<T> {
 }
 
 /// Lets this process take so long and no longer.
-fn end_a_hang() {
-    thread::spawn(|| {
-        thread::sleep(DEADLINE);
+fn end_a_hang(deadline: Duration) {
+    thread::spawn(move || {
+        thread::sleep(deadline);
         eprintln!("it hangs");
         process::abort();
     });
