@@ -27,6 +27,7 @@ fn main() {
     let built = cc::Build::new()
         .file(&assembly)
         .file("fixtures/fixture.c")
+        .file("fixtures/fp_environment.c")
         .std("c11")
         // Panics and forced unwinds go through the frames of the fixtures.
         .flag("-fexceptions")

@@ -40,8 +40,20 @@
 //! # What is preserved across a switch
 //!
 //! All registers that the platform's C ABI calls callee-saved, integer and floating point. The floating-point
-//! environment (rounding mode, exception masks and flags) belongs to the thread: a change made inside a coroutine is
-//! seen by its resumer, and the other way round.
+//! environment belongs to the thread: a change made inside a coroutine is seen by its resumer, and the other way round,
+//! unless the coroutine has [an environment of its own](Coroutine::with_own_fp_environment).
+//!
+//! | | kept by every switch | left to the thread, or kept for a coroutine of its own |
+//! |---|---|---|
+//! | x86_64 | rbx, rbp, rsp, r12-r15 | MXCSR, x87 control word, exception flags of the x87 status word |
+//! | aarch64 | x19-x29, sp, d8-d15 | FPCR, FPSR |
+//! | arm | r4-r11, sp, d8-d15 (with VFP) | FPSCR (with VFP and a hard-float ABI) |
+//! | riscv64 | s0-s11, sp, fs0-fs11 (with F or D) | fcsr |
+//! | loongarch64 | s0-s9 (s9 is fp), sp, fs0-fs7 | fcsr0 |
+//!
+//! Everything else is lost, as in any call, or left alone: the thread pointer, x18 on aarch64, control registers of other
+//! extensions (such as vxrm on riscv64). The x87 register stack must be empty at a switch, and the direction flag of
+//! x86_64 clear, as the ABI has it at every call. An alternate signal stack and the signal mask are the thread's.
 //!
 //! # Safety model
 //!
@@ -65,8 +77,8 @@ mod arch;
 mod coroutine;
 pub mod stack;
 
-pub use coroutine::context;
 pub use coroutine::{Coroutine, Resumed, Scoped, Yielder, on_stack, scoped};
+pub use coroutine::{context, fp};
 
 /// What the target's ABI and compiler say about stacks.
 pub mod target {

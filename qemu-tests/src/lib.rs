@@ -11,6 +11,8 @@ use std::ptr;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
+pub mod fp_environment;
+
 pub use common::{emulated, in_a_child};
 
 /// What a fixture calls. It may unwind through the frames of the fixture, which then puts the registers back as on a

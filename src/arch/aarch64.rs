@@ -228,3 +228,53 @@ pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*
         ".cfi_endproc",
     )
 }
+
+/// FPCR and FPSR.
+#[cfg(target_feature = "neon")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FpEnvironment {
+    fpcr: u64,
+    fpsr: u64,
+}
+
+#[cfg(not(target_feature = "neon"))]
+pub use super::no_fp::FpEnvironment;
+
+#[cfg(target_feature = "neon")]
+impl FpEnvironment {
+    /// Reads the registers.
+    #[inline(always)]
+    pub fn current() -> Self {
+        let (fpcr, fpsr): (u64, u64);
+        // SAFETY: copies two registers.
+        unsafe {
+            asm!(
+                "mrs {}, fpcr",
+                "mrs {}, fpsr",
+                out(reg) fpcr,
+                out(reg) fpsr,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        Self { fpcr, fpsr }
+    }
+
+    /// Loads `self` where `over` is current. A register in which they agree is not written: reading one and comparing is
+    /// cheaper than writing it.
+    ///
+    /// # Safety
+    ///
+    /// No floating-point operation of Rust may come before the environment is the default one again.
+    #[inline(always)]
+    pub unsafe fn load(self, over: Self) {
+        // SAFETY: the values were read from the same registers; the caller vouches for what runs under them.
+        unsafe {
+            if self.fpcr != over.fpcr {
+                asm!("msr fpcr, {}", in(reg) self.fpcr, options(nostack));
+            }
+            if self.fpsr != over.fpsr {
+                asm!("msr fpsr, {}", in(reg) self.fpsr, options(nostack));
+            }
+        }
+    }
+}

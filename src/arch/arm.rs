@@ -229,3 +229,43 @@ pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*
         ".fnend",
     )
 }
+
+/// FPSCR without the condition flags, which belong to the last comparison.
+#[cfg(target_abi = "eabihf")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FpEnvironment {
+    fpscr: u32,
+}
+
+/// Where floats are not passed in registers there need be no VFP.
+#[cfg(not(target_abi = "eabihf"))]
+pub use super::no_fp::FpEnvironment;
+
+#[cfg(target_abi = "eabihf")]
+impl FpEnvironment {
+    /// All but N, Z, C and V.
+    const KEPT: u32 = 0x0fff_ffff;
+
+    /// Reads the register.
+    #[inline(always)]
+    pub fn current() -> Self {
+        let fpscr: u32;
+        // SAFETY: copies a register.
+        unsafe { asm!("vmrs {}, fpscr", out(reg) fpscr, options(nomem, nostack, preserves_flags)) }
+        Self { fpscr: fpscr & Self::KEPT }
+    }
+
+    /// Loads `self` where `over` is current. A register in which they agree is not written: reading one and comparing is
+    /// cheaper than writing it.
+    ///
+    /// # Safety
+    ///
+    /// No floating-point operation of Rust may come before the environment is the default one again.
+    #[inline(always)]
+    pub unsafe fn load(self, over: Self) {
+        if self.fpscr != over.fpscr {
+            // SAFETY: the value was read from the same register; the caller vouches for what runs under it.
+            unsafe { asm!("vmsr fpscr, {}", in(reg) self.fpscr, options(nostack)) }
+        }
+    }
+}

@@ -227,3 +227,42 @@ pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*
         ".cfi_endproc",
     )
 }
+
+/// fcsr0 without the causes of the last operation.
+#[cfg(target_feature = "f")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FpEnvironment {
+    fcsr: u32,
+}
+
+#[cfg(not(target_feature = "f"))]
+pub use super::no_fp::FpEnvironment;
+
+#[cfg(target_feature = "f")]
+impl FpEnvironment {
+    /// All but the field `Cause`, which every operation overwrites.
+    const KEPT: u32 = !0x1f00_0000;
+
+    /// Reads the register.
+    #[inline(always)]
+    pub fn current() -> Self {
+        let fcsr: u32;
+        // SAFETY: copies a register.
+        unsafe { asm!("movfcsr2gr {}, $fcsr0", out(reg) fcsr, options(nomem, nostack, preserves_flags)) }
+        Self { fcsr: fcsr & Self::KEPT }
+    }
+
+    /// Loads `self` where `over` is current. A register in which they agree is not written: reading one and comparing is
+    /// cheaper than writing it.
+    ///
+    /// # Safety
+    ///
+    /// No floating-point operation of Rust may come before the environment is the default one again.
+    #[inline(always)]
+    pub unsafe fn load(self, over: Self) {
+        if self.fcsr != over.fcsr {
+            // SAFETY: the value was read from the same register; the caller vouches for what runs under it.
+            unsafe { asm!("movgr2fcsr $fcsr0, {}", in(reg) self.fcsr, options(nostack)) }
+        }
+    }
+}

@@ -14,6 +14,7 @@
 //! | `suspend` | leaves the running context for the one that resumed it |
 //! | `transfer` | leaves the running context for another suspended one, which the same parent will hear of |
 //! | `call_on` | calls a function on another stack |
+//! | `FpEnvironment` | the floating-point control and status registers, which a switch leaves alone |
 //!
 //! # How a switch works
 //!
@@ -90,6 +91,9 @@
 use core::cell::Cell;
 use core::mem::MaybeUninit;
 
+#[allow(dead_code, reason = "most targets have floating-point registers")]
+mod no_fp;
+
 cfg_select! {
     target_arch = "x86_64" => { pub mod x86_64; pub use x86_64 as native; }
     target_arch = "aarch64" => { pub mod aarch64; pub use aarch64 as native; }
@@ -100,7 +104,7 @@ cfg_select! {
 }
 
 use native::trampoline;
-pub use native::{RED_ZONE, STACK_ALIGNMENT, STACK_PROBES, call_on, has_shadow_stack};
+pub use native::{FpEnvironment, RED_ZONE, STACK_ALIGNMENT, STACK_PROBES, call_on, has_shadow_stack};
 
 /// What travels in a register across a switch: a pointer, or the bytes of a value that is no larger.
 ///

@@ -236,3 +236,40 @@ pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*
         ".cfi_endproc",
     )
 }
+
+/// fcsr.
+#[cfg(target_feature = "zicsr")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FpEnvironment {
+    fcsr: u32,
+}
+
+/// F is not visible to `cfg` yet; the extension it depends on is, and no target has that one alone.
+#[cfg(not(target_feature = "zicsr"))]
+pub use super::no_fp::FpEnvironment;
+
+#[cfg(target_feature = "zicsr")]
+impl FpEnvironment {
+    /// Reads the register.
+    #[inline(always)]
+    pub fn current() -> Self {
+        let fcsr: u32;
+        // SAFETY: copies a register.
+        unsafe { asm!("csrr {}, fcsr", out(reg) fcsr, options(nomem, nostack, preserves_flags)) }
+        Self { fcsr }
+    }
+
+    /// Loads `self` where `over` is current. A register in which they agree is not written: reading one and comparing is
+    /// cheaper than writing it.
+    ///
+    /// # Safety
+    ///
+    /// No floating-point operation of Rust may come before the environment is the default one again.
+    #[inline(always)]
+    pub unsafe fn load(self, over: Self) {
+        if self.fcsr != over.fcsr {
+            // SAFETY: the value was read from the same register; the caller vouches for what runs under it.
+            unsafe { asm!("csrw fcsr, {}", in(reg) self.fcsr, options(nostack)) }
+        }
+    }
+}

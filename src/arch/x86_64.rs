@@ -211,3 +211,85 @@ pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*
         ".cfi_endproc",
     )
 }
+
+/// MXCSR, and of the x87 unit the control word and the exception flags of the status word.
+#[cfg(target_feature = "sse")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FpEnvironment {
+    mxcsr: u32,
+    x87_control: u16,
+    x87_flags: u16,
+}
+
+#[cfg(not(target_feature = "sse"))]
+pub use super::no_fp::FpEnvironment;
+
+#[cfg(target_feature = "sse")]
+impl FpEnvironment {
+    /// The six exceptions and the stack fault.
+    const X87_FLAGS: u16 = 0x7f;
+
+    /// Reads the registers.
+    #[inline(always)]
+    pub fn current() -> Self {
+        let mut mxcsr = 0_u32;
+        let mut x87_control = 0_u16;
+        let x87_status: u16;
+        // SAFETY: writes the two variables.
+        unsafe {
+            asm!(
+                "stmxcsr [{}]",
+                "fnstcw [{}]",
+                "fnstsw ax",
+                in(reg) &raw mut mxcsr,
+                in(reg) &raw mut x87_control,
+                out("ax") x87_status,
+                options(nostack, preserves_flags),
+            );
+        }
+        Self { mxcsr, x87_control, x87_flags: x87_status & Self::X87_FLAGS }
+    }
+
+    /// Loads `self` where `over` is current. A register in which they agree is not written: reading one and comparing is
+    /// cheaper than writing it.
+    ///
+    /// # Safety
+    ///
+    /// No floating-point operation of Rust may come before the environment is the default one again.
+    #[inline(always)]
+    pub unsafe fn load(self, over: Self) {
+        // SAFETY: the values were read from the same registers, so no reserved bit is set in them; the caller vouches
+        // for what runs under them.
+        unsafe {
+            if self.mxcsr != over.mxcsr {
+                asm!("ldmxcsr [{}]", in(reg) &raw const self.mxcsr, options(nostack, readonly));
+            }
+            if self.x87_flags != over.x87_flags {
+                self.load_x87();
+            } else if self.x87_control != over.x87_control {
+                asm!("fldcw [{}]", in(reg) &raw const self.x87_control, options(nostack, readonly));
+            }
+        }
+    }
+
+    /// The flags can be set only together with everything that the unit says of itself but its data registers. The
+    /// control word goes with them, so that a flag is never seen under masks that it does not belong to, which would
+    /// make the next x87 instruction trap.
+    ///
+    /// # Safety
+    ///
+    /// As for [`load`](Self::load).
+    #[cold]
+    unsafe fn load_x87(self) {
+        // As `fnstenv` stores it in 64-bit mode: control, status and tag word, last instruction and operand.
+        let mut environment = [0_u32; 7];
+        // SAFETY: writes and reads the variable; the data registers and their stack stay as they are.
+        unsafe {
+            asm!("fnstenv [{}]", in(reg) &raw mut environment, options(nostack));
+            environment[0] = environment[0] & 0xffff_0000 | u32::from(self.x87_control);
+            // The summary bits, 7 and 15, follow from the others.
+            environment[1] = environment[1] & !0x80ff | u32::from(self.x87_flags);
+            asm!("fldenv [{}]", in(reg) &raw const environment, options(nostack, readonly));
+        }
+    }
+}

@@ -4,19 +4,22 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 
+use super::fp::{Policy, Shared};
 use super::unwind::{self, Panic};
 use super::{Resumed, Yielder, entry, value};
 use crate::arch::{self, Link};
 use crate::stack::{Error, Stack};
 
 /// See the module. Dropping one ends it; where that cannot be done, its stack is leaked.
-pub(super) struct Raw<Input, Yield, Return, S: Stack> {
+pub(super) struct Raw<Input, Yield, Return, S: Stack, P: Policy = Shared> {
     /// On the stack, which is ours.
     link: *const Link,
     /// Its stack pointer while it is suspended. Here, not in the link, so that the processor can fetch link and stack at
     /// once.
     stack_pointer: usize,
     stack: ManuallyDrop<S>,
+    /// Whose floating-point environment it runs in.
+    policy: P,
     /// Takes inputs, gives yields and a return value.
     types: PhantomData<fn(Input) -> (Yield, Return)>,
 }
@@ -31,7 +34,19 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
         F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
     {
         let link = entry::prepare::<Input, Yield, Return, F>(&stack, f)?;
-        Ok(Self { link, stack_pointer: link.addr(), stack: ManuallyDrop::new(stack), types: PhantomData })
+        let stack = ManuallyDrop::new(stack);
+        Ok(Self { link, stack_pointer: link.addr(), stack, policy: Shared, types: PhantomData })
+    }
+}
+
+impl<Input, Yield, Return, S: Stack, P: Policy> Raw<Input, Yield, Return, S, P> {
+    /// The same coroutine under another policy.
+    #[inline]
+    pub(super) fn with_policy<Q: Policy>(self, policy: Q) -> Raw<Input, Yield, Return, S, Q> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is neither used again nor dropped.
+        let stack = ManuallyDrop::new(unsafe { ManuallyDrop::take(&mut this.stack) });
+        Raw { link: this.link, stack_pointer: this.stack_pointer, stack, policy, types: PhantomData }
     }
 
     /// A coroutine that runs is met here as well, though it is borrowed meanwhile: by the destructor of a thread-local,
@@ -42,9 +57,10 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
             refuse(self.is_finished());
         }
         let input = ManuallyDrop::new(input);
+        let (link, stack_pointer, word) = (self.link, self.stack_pointer, value::encode(&input));
         // SAFETY: the context is suspended, and ours alone; its stack is ours; it is on this thread since `Self` is not
         // `Send` (invariant 2). It expects an encoded `Input`, which stays in place until we are back.
-        let back = unsafe { arch::resume(self.link, self.stack_pointer, value::encode(&input)) };
+        let back = unsafe { self.policy.around(|| arch::resume(link, stack_pointer, word)) };
         if !back.link.is_null() {
             self.stack_pointer = back.stack_pointer;
             // SAFETY: `suspend` sends an encoded `Yield`, which stays in place while suspended.
@@ -91,11 +107,11 @@ impl<Input, Yield, Return, S: Stack> Raw<Input, Yield, Return, S> {
             return None;
         }
         // SAFETY: the context is suspended, on our stack, on this thread, with our types.
-        unsafe { unwind::end::<Yield, Return>(self.link, self.stack_pointer) }
+        unsafe { unwind::end::<Yield, Return>(self.link, self.stack_pointer, self.policy) }
     }
 }
 
-impl<Input, Yield, Return, S: Stack> Drop for Raw<Input, Yield, Return, S> {
+impl<Input, Yield, Return, S: Stack, P: Policy> Drop for Raw<Input, Yield, Return, S, P> {
     #[inline]
     fn drop(&mut self) {
         let panic = self.end();
@@ -109,7 +125,7 @@ impl<Input, Yield, Return, S: Stack> Drop for Raw<Input, Yield, Return, S> {
     }
 }
 
-impl<Input, Yield, Return, S: Stack> fmt::Debug for Raw<Input, Yield, Return, S> {
+impl<Input, Yield, Return, S: Stack, P: Policy> fmt::Debug for Raw<Input, Yield, Return, S, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Coroutine")
             .field("finished", &self.is_finished())

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::marker::PhantomData;
 
+use super::fp::{Policy, Shared};
 use super::raw::Raw;
 use super::{Resumed, Yielder, unwind};
 use crate::stack::{Error, Stack};
@@ -66,9 +67,19 @@ where
     S: Stack,
     F: FnOnce(&Yielder<Input, Yield>, Input) -> Return,
 {
+    // SAFETY: what `body` borrows outlives this call, and `lend` does not return before the coroutine has finished.
+    unsafe { Ok(self::lend(Raw::with_stack(stack, body)?, lend)) }
+}
+
+/// Lends a coroutine; it has finished when this is left. If that is never, because this is on the stack of a coroutine
+/// that never goes on, its borrows last as long.
+pub(super) fn lend<Input, Yield, Return, S: Stack, P: Policy, T>(
+    raw: Raw<Input, Yield, Return, S, P>,
+    lend: impl for<'scope> FnOnce(Scoped<'scope, Input, Yield, Return, S, P>) -> T,
+) -> T {
     /// Ends the coroutine, or the process.
-    struct End<Input, Yield, Return, S: Stack>(Raw<Input, Yield, Return, S>);
-    impl<Input, Yield, Return, S: Stack> Drop for End<Input, Yield, Return, S> {
+    struct End<Input, Yield, Return, S: Stack, P: Policy>(Raw<Input, Yield, Return, S, P>);
+    impl<Input, Yield, Return, S: Stack, P: Policy> Drop for End<Input, Yield, Return, S, P> {
         fn drop(&mut self) {
             let panic = self.0.end();
             if !self.0.is_finished() {
@@ -80,21 +91,18 @@ where
         }
     }
 
-    // SAFETY: what `body` borrows outlives this call, and `End` sees to it that the coroutine has finished when this
-    // function is left. If it never is, because it is on the stack of a coroutine that never goes on, the borrows last
-    // as long.
-    let mut coroutine = End(unsafe { Raw::with_stack(stack, body)? });
-    Ok(lend(Scoped { raw: &mut coroutine.0, scope: PhantomData }))
+    let mut coroutine = End(raw);
+    lend(Scoped { raw: &mut coroutine.0, scope: PhantomData })
 }
 
 /// A coroutine lent by [`scoped`]. It stays on its thread (it is neither `Send` nor `Sync`).
-pub struct Scoped<'scope, Input, Yield, Return, S: Stack> {
-    raw: &'scope mut Raw<Input, Yield, Return, S>,
+pub struct Scoped<'scope, Input, Yield, Return, S: Stack, P: Policy = Shared> {
+    raw: &'scope mut Raw<Input, Yield, Return, S, P>,
     /// Invariant, so that the scopes of two coroutines never agree and none can be swapped out of its own.
     scope: PhantomData<fn(&'scope ()) -> &'scope ()>,
 }
 
-impl<Input, Yield, Return, S: Stack> Scoped<'_, Input, Yield, Return, S> {
+impl<Input, Yield, Return, S: Stack, P: Policy> Scoped<'_, Input, Yield, Return, S, P> {
     /// Runs the coroutine until it suspends or returns; see [`Coroutine::resume`](super::Coroutine::resume).
     ///
     /// # Panics
@@ -112,7 +120,7 @@ impl<Input, Yield, Return, S: Stack> Scoped<'_, Input, Yield, Return, S> {
     }
 }
 
-impl<Yield, S: Stack> Iterator for Scoped<'_, (), Yield, (), S> {
+impl<Yield, S: Stack, P: Policy> Iterator for Scoped<'_, (), Yield, (), S, P> {
     type Item = Yield;
 
     #[inline]
@@ -121,9 +129,9 @@ impl<Yield, S: Stack> Iterator for Scoped<'_, (), Yield, (), S> {
     }
 }
 
-impl<Yield, S: Stack> core::iter::FusedIterator for Scoped<'_, (), Yield, (), S> {}
+impl<Yield, S: Stack, P: Policy> core::iter::FusedIterator for Scoped<'_, (), Yield, (), S, P> {}
 
-impl<Input, Yield, Return, S: Stack> fmt::Debug for Scoped<'_, Input, Yield, Return, S> {
+impl<Input, Yield, Return, S: Stack, P: Policy> fmt::Debug for Scoped<'_, Input, Yield, Return, S, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.raw.fmt(f)
     }

@@ -3,6 +3,7 @@
 //! A panic never crosses a switch: it is caught on the coroutine's stack and raised again on the resumer's.
 
 use super::entry;
+use super::fp::Policy;
 use crate::arch::Link;
 
 pub(super) use imp::*;
@@ -18,11 +19,11 @@ pub(super) use imp::*;
 /// The context must be unstarted or suspended in a `suspend` of a coroutine with these types, on a mapped stack, on
 /// this thread.
 #[cold]
-pub(super) unsafe fn end<Yield, Return>(link: *const Link, stack_pointer: usize) -> Option<Panic> {
+pub(super) unsafe fn end<Yield, Return>(link: *const Link, stack_pointer: usize, policy: impl Policy) -> Option<Panic> {
     // SAFETY: the caller's promise.
     unsafe {
         if !(*link).is_unstarted() {
-            return unwind::<Yield, Return>(link, stack_pointer);
+            return unwind::<Yield, Return>(link, stack_pointer, policy);
         }
         (*link).set_ended();
         catch(|| entry::drop_unstarted(link)).err().and_then(unless_panicking)
@@ -35,6 +36,7 @@ mod imp {
     use std::panic::{self, AssertUnwindSafe};
 
     use crate::arch::{self, Link};
+    use crate::coroutine::fp::Policy;
     use crate::coroutine::{entry, value};
 
     /// What a panic carries.
@@ -72,14 +74,18 @@ mod imp {
     }
 
     /// Runs the destructors of a suspended coroutine.
-    pub(super) unsafe fn unwind<Yield, Return>(link: *const Link, stack_pointer: usize) -> Option<Panic> {
+    pub(super) unsafe fn unwind<Yield, Return>(
+        link: *const Link,
+        stack_pointer: usize,
+        policy: impl Policy,
+    ) -> Option<Panic> {
         if cfg!(panic = "abort") {
             return None;
         }
-        let mut stack_pointer = stack_pointer;
+        let (mut stack_pointer, mut policy) = (stack_pointer, policy);
         for _ in 0..ATTEMPTS {
             // SAFETY: the caller's promise.
-            let back = unsafe { arch::resume_to_unwind(link, stack_pointer) };
+            let back = unsafe { policy.around(|| arch::resume_to_unwind(link, stack_pointer)) };
             if back.link.is_null() {
                 // SAFETY: it has just ended, its stack is still mapped.
                 let result = unsafe {
@@ -116,6 +122,7 @@ mod imp {
 #[cfg(not(feature = "std"))]
 mod imp {
     use crate::arch::Link;
+    use crate::coroutine::fp::Policy;
 
     /// No panic is ever caught.
     pub(in crate::coroutine) enum Panic {}
@@ -145,7 +152,7 @@ mod imp {
 
     /// There is no unwinding without `std`.
     #[allow(clippy::extra_unused_type_parameters, reason = "the real one drops values of these types")]
-    pub(super) unsafe fn unwind<Yield, Return>(_: *const Link, _: usize) -> Option<Panic> {
+    pub(super) unsafe fn unwind<Yield, Return>(_: *const Link, _: usize, _: impl Policy) -> Option<Panic> {
         None
     }
 
