@@ -22,7 +22,7 @@
 //!
 //! 1. the switch: inline assembly for x86_64, aarch64, arm, riscv64 and loongarch64 (private);
 //! 2. [`stack`]: memory for coroutines to run on, guarded against overflow;
-//! 3. [`Coroutine`] and [`Yielder`], [`scoped`] coroutines that borrow, [`on_stack`]: the switch made safe; [`context`], for
+//! 3. [`Coroutine`] and [`Yielder`], [`scoped`] coroutines that borrow, [`on_stack`] and `ensure_stack`: the switch made safe; [`context`], for
 //!    schedulers, is not.
 //!
 //! A switch between a coroutine and its resumer allocates nothing, takes no lock, uses no atomic operation of its own
@@ -73,10 +73,13 @@
 //! - A frame larger than the guard can pass it where frames are not probed; see [`stack::guard_size`].
 #![cfg_attr(not(feature = "std"), no_std)]
 
+#[cfg_attr(not(feature = "std"), allow(dead_code, reason = "only `std` asks for the stack pointer"))]
 mod arch;
 mod coroutine;
 pub mod stack;
 
+#[cfg(feature = "std")]
+pub use coroutine::ensure_stack;
 pub use coroutine::{Coroutine, Resumed, Scoped, Yielder, on_stack, scoped};
 pub use coroutine::{context, fp};
 

@@ -230,6 +230,15 @@ pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*
     )
 }
 
+/// The stack pointer of the caller, into which this is inlined.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: copies a register.
+    unsafe { asm!("mov {}, sp", out(reg) pointer, options(nomem, nostack, preserves_flags)) }
+    pointer
+}
+
 /// FPSCR without the condition flags, which belong to the last comparison.
 #[cfg(target_abi = "eabihf")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

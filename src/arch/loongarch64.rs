@@ -228,6 +228,15 @@ pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*
     )
 }
 
+/// The stack pointer of the caller, into which this is inlined.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: copies a register.
+    unsafe { asm!("move {}, $sp", out(reg) pointer, options(nomem, nostack, preserves_flags)) }
+    pointer
+}
+
 /// fcsr0 without the causes of the last operation.
 #[cfg(target_feature = "f")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

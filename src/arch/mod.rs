@@ -14,6 +14,7 @@
 //! | `suspend` | leaves the running context for the one that resumed it |
 //! | `transfer` | leaves the running context for another suspended one, which the same parent will hear of |
 //! | `call_on` | calls a function on another stack |
+//! | `stack_pointer` | where the caller's stack ends |
 //! | `FpEnvironment` | the floating-point control and status registers, which a switch leaves alone |
 //!
 //! # How a switch works

@@ -212,6 +212,15 @@ pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*
     )
 }
 
+/// The stack pointer of the caller, into which this is inlined.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    let pointer: usize;
+    // SAFETY: copies a register.
+    unsafe { asm!("mov {}, rsp", out(reg) pointer, options(nomem, nostack, preserves_flags)) }
+    pointer
+}
+
 /// MXCSR, and of the x87 unit the control word and the exception flags of the status word.
 #[cfg(target_feature = "sse")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

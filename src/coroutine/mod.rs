@@ -18,6 +18,8 @@
 //! No allocation is made for a coroutine besides its stack.
 
 pub mod context;
+#[cfg(feature = "std")]
+mod ensure_stack;
 mod entry;
 pub mod fp;
 #[cfg(doctest)]
@@ -32,6 +34,8 @@ mod yielder;
 use core::fmt;
 use core::iter::FusedIterator;
 
+#[cfg(feature = "std")]
+pub use ensure_stack::ensure_stack;
 pub use on_stack::on_stack;
 pub use scoped::{Scoped, scoped};
 pub use yielder::Yielder;

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::{Error, Stack, system};
+use super::{Error, Stack, system, table};
 use crate::arch;
 
 /// A stack in a mapping of its own, with a guard below that faults when touched.
@@ -35,7 +35,7 @@ unsafe impl Sync for Mapped {}
 impl Mapped {
     /// Maps a stack of at least `reserve` usable bytes.
     ///
-    /// Two system calls (`mmap`, `mprotect`); no page is touched.
+    /// Two system calls (`mmap`, `mprotect`); no page is touched. The table of stacks grows by an allocation now and then.
     ///
     /// # Errors
     ///
@@ -54,6 +54,11 @@ impl Mapped {
             .filter(|&size| isize::try_from(size).is_ok())
             .ok_or(Error::too_large(reserve))?;
         let base = system::reserve(size)?;
+        if table::insert(base.addr().get()..base.addr().get() + size).is_err() {
+            // SAFETY: it was just reserved, and nobody knows of it.
+            unsafe { system::release(base, size) };
+            return Err(Error::refused("the allocator", libc::ENOMEM, reserve));
+        }
         // SAFETY: inside the mapping, which is larger than its guard.
         let stack = Self { limit: unsafe { base.add(guard) }, reserve: size - guard };
         // On failure `stack` is dropped and with it the reservation.
@@ -70,8 +75,11 @@ impl Mapped {
 impl Drop for Mapped {
     /// One system call (`munmap`).
     fn drop(&mut self) {
-        // SAFETY: the mapping begins with its guard. It is ours and nobody runs on it: who did, held this value.
-        unsafe { system::release(self.limit.sub(guard_size()), guard_size() + self.reserve) }
+        // SAFETY: the mapping begins with its guard.
+        let (base, size) = unsafe { (self.limit.sub(guard_size()), guard_size() + self.reserve) };
+        table::remove(base.addr().get()..base.addr().get() + size);
+        // SAFETY: it is ours and nobody runs on it: who did, held this value.
+        unsafe { system::release(base, size) }
     }
 }
 

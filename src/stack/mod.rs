@@ -9,7 +9,11 @@ mod error;
 #[cfg(feature = "std")]
 mod mapped;
 #[cfg(feature = "std")]
+mod remaining;
+#[cfg(feature = "std")]
 mod system;
+#[cfg(feature = "std")]
+mod table;
 
 use core::ptr::NonNull;
 
@@ -17,6 +21,10 @@ pub use borrowed::Borrowed;
 pub use error::Error;
 #[cfg(feature = "std")]
 pub use mapped::{Mapped, guard_size};
+#[cfg(feature = "std")]
+pub(crate) use remaining::is_left;
+#[cfg(feature = "std")]
+pub use remaining::remaining;
 
 use crate::arch;
 

@@ -64,19 +64,33 @@ pub(super) unsafe fn release(base: NonNull<u8>, size: usize) {
 }
 
 /// The stack that the system gave the calling thread, from its lowest byte to above its highest; None if it cannot say.
+///
+/// Without a limit (`ulimit -s unlimited`) the system says that of the main thread's stack reaches down to the next
+/// mapping, but more may be mapped there later: no more than 1 GiB is counted.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn thread_stack() -> Option<core::ops::Range<usize>> {
     let mut attributes = core::mem::MaybeUninit::uninit();
     let mut base = ptr::null_mut();
     let mut size = 0;
+    let mut guard = 0;
     // SAFETY: the first call initialises the attributes unless it fails, the others take what it initialised.
     unsafe {
         if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
             return None;
         }
         let answer = libc::pthread_attr_getstack(attributes.as_ptr(), &mut base, &mut size);
+        let answer = answer | libc::pthread_attr_getguardsize(attributes.as_ptr(), &mut guard);
         libc::pthread_attr_destroy(attributes.as_mut_ptr());
-        (answer == 0).then(|| base.addr()..base.addr() + size)
+        if answer != 0 {
+            return None;
+        }
+        let top = base.addr() + size;
+        // Some versions of glibc count the guard in. Where they do not, this is less than there is.
+        let mut lowest = base.addr() + guard;
+        if limit(|limit| libc::getrlimit(libc::RLIMIT_STACK, limit)).is_none() {
+            lowest = lowest.max(top.saturating_sub(1 << 30));
+        }
+        (lowest < top).then_some(lowest..top)
     }
 }
 
@@ -104,17 +118,17 @@ fn refused(call: &'static str, size: usize) -> Error {
             return Error::mapping_limit(stacks, limit, size);
         }
     }
-    if let Some(limit) = address_space_limit() {
+    // SAFETY: the pointer is to a live value.
+    if let Some(limit) = limit(|limit| unsafe { libc::getrlimit(libc::RLIMIT_AS, limit) }) {
         return Error::address_space_limit(limit, size);
     }
     Error::refused(call, errno, size)
 }
 
-/// RLIMIT_AS, if there is one.
-fn address_space_limit() -> Option<u64> {
+/// A limit of the process, if there is one. `get` asks for it.
+fn limit(get: impl FnOnce(&mut libc::rlimit) -> libc::c_int) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the pointer is to a live value of the right type.
-    let answer = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) };
+    let answer = get(&mut limit);
     #[allow(clippy::useless_conversion, reason = "rlim_t has 32 bits on some targets")]
     (answer == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then(|| limit.rlim_cur.into())
 }
