@@ -1,10 +1,27 @@
-//! Tells the instruction set of arm code, for which rustc has no stable `cfg`.
+//! Tells the crate what only the compiler's command line says, as cfgs of its own.
 
 use std::env;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(thumb)");
+    sanitizer();
+    thumb();
+}
+
+/// `switchback_sanitizer = "address" | "thread"`: the program is built with this sanitizer, which must hear of switches.
+/// `switchback_sanitizer`: with one of them.
+///
+/// `cfg(sanitize)`, which says it to the source, is unstable.
+fn sanitizer() {
+    let sanitizers = env::var("CARGO_CFG_SANITIZE").unwrap_or_default();
+    for sanitizer in sanitizers.split(',').filter(|name| matches!(*name, "address" | "thread")) {
+        println!("cargo::rustc-cfg=switchback_sanitizer");
+        println!("cargo::rustc-cfg=switchback_sanitizer={sanitizer:?}");
+    }
+}
+
+/// `thumb`: the code for arm is in Thumb state.
+fn thumb() {
     let target = env::var("TARGET").expect("cargo sets it for build scripts");
     if target.starts_with("thumbv6m") || target.starts_with("thumbv8m.base") {
         println!(

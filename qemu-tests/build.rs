@@ -8,7 +8,6 @@ use std::path::Path;
 fn main() {
     println!("cargo::rerun-if-changed=fixtures");
     // As switchback's own build script, whose first floor is compiled into a test here.
-    println!("cargo::rustc-check-cfg=cfg(thumb)");
     if env::var("TARGET").is_ok_and(|target| target.starts_with("thumb")) {
         println!("cargo::rustc-cfg=thumb");
     }

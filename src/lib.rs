@@ -77,6 +77,7 @@
 mod arch;
 mod coroutine;
 pub mod stack;
+mod switch;
 
 #[cfg(feature = "std")]
 pub use coroutine::ensure_stack;

@@ -24,8 +24,8 @@ use super::{Link, Word};
 pub const STACK_ALIGNMENT: usize = 16;
 /// Linux and the BSDs give none.
 pub const RED_ZONE: usize = 0;
-/// rustc's target specification has inline stack probes.
-pub const STACK_PROBES: bool = true;
+/// rustc's target specification has inline stack probes, which rustc leaves out under the sanitizers.
+pub const STACK_PROBES: bool = cfg!(not(switchback_sanitizer));
 /// Bytes from the jump that [`second_landing`] places to the landing that follows.
 pub const SECOND_LANDING: usize = 16;
 

@@ -221,7 +221,7 @@ pub unsafe fn resume(target: *const Link, stack_pointer: usize, word: Word) -> B
 ///
 /// As for [`resume`]; it must be suspended in [`suspend`].
 #[allow(dead_code, reason = "nothing unwinds without std")]
-#[cold]
+#[inline(always)]
 pub unsafe fn resume_to_unwind(target: *const Link, stack_pointer: usize) -> Back {
     // SAFETY: the caller's promise; `suspend` has a second landing.
     let (word, link, stack_pointer) = unsafe {

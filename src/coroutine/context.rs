@@ -53,8 +53,9 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::entry;
-use crate::arch::{self, Link, Word};
+use crate::arch::{Link, Word};
 use crate::stack::{Error, Stack};
+use crate::switch;
 
 /// A context: something that runs on a stack of its own, or is suspended there. The handle is the same from its creation
 /// to its end, and one word.
@@ -97,7 +98,7 @@ impl Context {
         let top = entry::place(stack, 0, 1, 0)?;
         // SAFETY: `place` found room for the link, and by the caller's promise it is ours; its address is not null.
         unsafe {
-            let link = arch::prepare(top, start, entry as *mut ());
+            let link = switch::prepare(stack, top, start, entry as *mut ());
             Ok(Context(NonNull::new_unchecked(link.cast_mut())))
         }
     }
@@ -115,7 +116,7 @@ impl Context {
         debug_assert!(self.is_suspended(), "entered a context that is not suspended");
         // SAFETY: the caller's promise. Whoever comes back sends an initialised word: see `leave`, `start`.
         unsafe {
-            let back = arch::resume(self.0.as_ptr(), self.0.as_ref().stack_pointer.get(), Word::new(word));
+            let back = switch::resume(self.0.as_ptr(), self.0.as_ref().stack_pointer.get(), Word::new(word));
             let word = back.word.assume_init();
             match NonNull::new(back.link.cast_mut()) {
                 Some(link) => {
@@ -152,7 +153,7 @@ impl Running {
     pub unsafe fn switch_to(&self, next: Context, word: *mut ()) -> *mut () {
         debug_assert!(next.is_suspended(), "switched to a context that is not suspended");
         // SAFETY: the caller's promise. Whoever continues a context sends an initialised word.
-        unsafe { arch::transfer(next.0.as_ptr(), &self.0, Word::new(word)).assume_init() }
+        unsafe { switch::transfer(next.0.as_ptr(), &self.0, Word::new(word)).assume_init() }
     }
 
     /// Suspends the running context: the root's [`enter`](Context::enter) returns with it and `word`. Returns when
@@ -164,7 +165,7 @@ impl Running {
     #[inline(always)]
     pub unsafe fn leave(&self, word: *mut ()) -> *mut () {
         // SAFETY: as in `switch_to`. Nobody tells a context to unwind.
-        unsafe { arch::suspend(&self.0, Word::new(word)).unwrap_unchecked().assume_init() }
+        unsafe { switch::suspend(&self.0, Word::new(word)).unwrap_unchecked().assume_init() }
     }
 }
 
@@ -176,6 +177,7 @@ impl Running {
 unsafe extern "C" fn start(word: Word, link: *const Link) -> Word {
     // SAFETY: the link's word is the entry function, and the link lies still on the context's stack.
     unsafe {
+        switch::begin();
         let entry = core::mem::transmute::<*mut (), Entry>((*link).data);
         Word::new(entry(word.assume_init(), &*link.cast::<Running>()))
     }

@@ -8,6 +8,7 @@ use super::value;
 use super::yielder::Yielder;
 use crate::arch::{self, Link, Word};
 use crate::stack::{Error, LEAST_FREE, Stack};
+use crate::switch;
 
 /// First the function, then, once it has ended, its result.
 union Slot<F, Return> {
@@ -30,7 +31,7 @@ where
     // SAFETY: `place` found room for the slot, and for the link below.
     unsafe {
         slot.cast::<F>().write(f);
-        Ok(arch::prepare(slot, entry::<Input, Yield, Return, F>, drop_function as *mut ()))
+        Ok(switch::prepare(stack, slot, entry::<Input, Yield, Return, F>, drop_function as *mut ()))
     }
 }
 
@@ -96,6 +97,7 @@ where
 {
     // SAFETY: the caller's promise. The function is taken once, the slot is written after.
     unsafe {
+        switch::begin();
         let slot = slot_above::<F, Return>(link);
         let yielder = Yielder::<Input, Yield>::from_link(link);
         let input = value::decode::<Input>(word);

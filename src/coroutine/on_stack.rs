@@ -3,8 +3,8 @@
 use core::mem::ManuallyDrop;
 
 use super::unwind::{self, Panic};
-use crate::arch;
 use crate::stack::{ALIGNMENT, Stack};
+use crate::switch;
 
 /// What lies on the caller's stack meanwhile.
 union Call<F, R> {
@@ -52,7 +52,7 @@ pub fn on_stack<S: Stack, F: FnOnce() -> R, R>(stack: &mut S, f: F) -> R {
     // SAFETY: by the contract of `Stack` its memory up to the aligned `top` is ours while it is borrowed, and what
     // exceeds it faults. If this call is suspended within a coroutine it is still borrowed. `run` does not unwind.
     let result = unsafe {
-        arch::call_on((&raw mut call).cast(), run::<F, R>, top);
+        switch::call_on(stack, (&raw mut call).cast(), run::<F, R>, top);
         ManuallyDrop::take(&mut call.result)
     };
     match result {

@@ -7,8 +7,9 @@ use core::mem::ManuallyDrop;
 use super::fp::{Policy, Shared};
 use super::unwind::{self, Panic};
 use super::{Resumed, Yielder, entry, value};
-use crate::arch::{self, Link};
+use crate::arch::Link;
 use crate::stack::{Error, Stack};
+use crate::switch;
 
 /// See the module. Dropping one ends it; where that cannot be done, its stack is leaked.
 pub(super) struct Raw<Input, Yield, Return, S: Stack, P: Policy = Shared> {
@@ -60,7 +61,7 @@ impl<Input, Yield, Return, S: Stack, P: Policy> Raw<Input, Yield, Return, S, P> 
         let (link, stack_pointer, word) = (self.link, self.stack_pointer, value::encode(&input));
         // SAFETY: the context is suspended, and ours alone; its stack is ours; it is on this thread since `Self` is not
         // `Send` (invariant 2). It expects an encoded `Input`, which stays in place until we are back.
-        let back = unsafe { self.policy.around(|| arch::resume(link, stack_pointer, word)) };
+        let back = unsafe { self.policy.around(|| switch::resume(link, stack_pointer, word)) };
         if !back.link.is_null() {
             self.stack_pointer = back.stack_pointer;
             // SAFETY: `suspend` sends an encoded `Yield`, which stays in place while suspended.

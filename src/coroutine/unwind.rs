@@ -35,9 +35,10 @@ mod imp {
     use std::any::Any;
     use std::panic::{self, AssertUnwindSafe};
 
-    use crate::arch::{self, Link};
+    use crate::arch::Link;
     use crate::coroutine::fp::Policy;
     use crate::coroutine::{entry, value};
+    use crate::switch;
 
     /// What a panic carries.
     pub(in crate::coroutine) type Panic = Box<dyn Any + Send>;
@@ -85,7 +86,7 @@ mod imp {
         let (mut stack_pointer, mut policy) = (stack_pointer, policy);
         for _ in 0..ATTEMPTS {
             // SAFETY: the caller's promise.
-            let back = unsafe { policy.around(|| arch::resume_to_unwind(link, stack_pointer)) };
+            let back = unsafe { policy.around(|| switch::resume_to_unwind(link, stack_pointer)) };
             if back.link.is_null() {
                 // SAFETY: it has just ended, its stack is still mapped.
                 let result = unsafe {

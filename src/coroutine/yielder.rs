@@ -6,7 +6,8 @@ use core::mem::ManuallyDrop;
 
 use super::unwind::{self, panicking};
 use super::value;
-use crate::arch::{self, Link};
+use crate::arch::Link;
+use crate::switch;
 
 /// Handed to a coroutine's function by reference: suspends it.
 ///
@@ -51,7 +52,7 @@ impl<Input, Yield> Yielder<Input, Yield> {
         let value = ManuallyDrop::new(value);
         // SAFETY: it is the running coroutine's link: a yielder is not `Send`, and nobody else runs on this stack. The
         // resumer expects an encoded `Yield`, which stays in place while we are suspended.
-        match unsafe { arch::suspend(&self.link, value::encode(&value)) } {
+        match unsafe { switch::suspend(&self.link, value::encode(&value)) } {
             // SAFETY: a resume brings an encoded `Input`, which stays in place while we run.
             Some(word) => unsafe { value::decode(word) },
             None => unwind::throw(),
