@@ -3,11 +3,12 @@
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use super::{ALIGNMENT, Error, Stack};
+use super::{ALIGNMENT, Error, Stack, valgrind};
 
 /// A stack in memory that its creator had: a static, or something leaked. It needs no operating system.
 ///
-/// Nothing guards it: [`Borrowed::new`] is `unsafe` because an overflow would write over whatever lies below.
+/// Nothing guards it: [`Borrowed::new`] is `unsafe` because an overflow would write over whatever lies below. Valgrind is
+/// told that the memory is a stack, for good.
 ///
 /// ```
 /// # fn main() -> Result<(), switchback::stack::Error> {
@@ -73,7 +74,9 @@ impl Borrowed {
             return Err(Error::too_small(size, below + above + ALIGNMENT));
         }
         // SAFETY: both stay within the memory, `below < size - above`.
-        unsafe { Ok(Self { limit: start.add(below), top: start.add(size - above) }) }
+        let stack = unsafe { Self { limit: start.add(below), top: start.add(size - above) } };
+        valgrind::register_for_ever(stack.limit, stack.top);
+        Ok(stack)
     }
 }
 

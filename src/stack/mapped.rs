@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::{Error, Stack, system, table};
+use super::{Error, Stack, system, table, valgrind};
 use crate::arch;
 
 /// A stack in a mapping of its own, with a guard below that faults when touched.
@@ -62,6 +62,7 @@ impl Mapped {
         // SAFETY: inside the mapping, which is larger than its guard.
         let stack = Self { limit: unsafe { base.add(guard) }, reserve: size - guard };
         // On failure `stack` is dropped and with it the reservation.
+        valgrind::register(stack.limit, stack.top());
         system::commit(stack.limit, stack.reserve)?;
         Ok(stack)
     }
@@ -75,6 +76,7 @@ impl Mapped {
 impl Drop for Mapped {
     /// One system call (`munmap`).
     fn drop(&mut self) {
+        valgrind::deregister(self.limit);
         // SAFETY: the mapping begins with its guard.
         let (base, size) = unsafe { (self.limit.sub(guard_size()), guard_size() + self.reserve) };
         table::remove(base.addr().get()..base.addr().get() + size);

@@ -14,6 +14,7 @@ mod remaining;
 mod system;
 #[cfg(feature = "std")]
 mod table;
+mod valgrind;
 
 use core::ptr::NonNull;
 
@@ -56,6 +57,11 @@ const _: () = assert!(ALIGNMENT >= arch::STACK_ALIGNMENT && ALIGNMENT.is_multipl
 /// - Nobody else uses that memory while the value lives.
 /// - An access below `limit` ends in a fault before it reaches memory that something else uses, as far below as a frame
 ///   of the program may reach; or the implementor vouches that it does not happen.
+///
+/// # Valgrind
+///
+/// [`Mapped`] and [`Borrowed`] register themselves with Valgrind. Another kind does so with the client requests
+/// `VALGRIND_STACK_REGISTER` and `VALGRIND_STACK_DEREGISTER`, from `limit` to the last byte below `top`.
 pub unsafe trait Stack {
     /// The address just above the highest byte.
     fn top(&self) -> NonNull<u8>;
