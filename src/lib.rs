@@ -71,6 +71,30 @@
 //!   forgotten or kept in a thread-local: the value is destroyed with the thread, and the coroutine, or a scoped thread
 //!   it began, still refers to it. Finish or drop it before.
 //! - A frame larger than the guard can pass it where frames are not probed; see [`stack::guard_size`].
+//!
+//! # Tools
+//!
+//! - **Valgrind** knows the stacks ([`stack::Mapped`], [`stack::Borrowed`]) of any build, debug or release: run the program
+//!   under it. That costs a few instructions when a stack is made and dropped. Its reports end at a coroutine's first
+//!   function. What lies on a stack below what was in use last is out of bounds to it, also when the stack was taken back
+//!   to be ordinary memory again. Not on loongarch64, where there is no Valgrind.
+//! - **AddressSanitizer** and **ThreadSanitizer** are found at build time and then hear of every switch, which costs
+//!   nothing without them. They need a nightly compiler, which builds the standard library as well:
+//!
+//!   ```text
+//!   RUSTFLAGS=-Zsanitizer=address CARGO_INCREMENTAL=0 cargo +nightly test -Zbuild-std \
+//!       --target x86_64-unknown-linux-gnu --config profile.dev.package.switchback.codegen-units=1
+//!   ```
+//!
+//!   With more than one codegen unit all works but backtraces, and with them reports, which end at the coroutine: the
+//!   sanitizer's code makes the compiler put the unwind tables of the switch where only debuggers look.
+//!
+//!   AddressSanitizer finds uses after free, overflows of variables and uses after return on every stack, and leaks: what only
+//!   a suspended coroutine holds is none. ThreadSanitizer takes coroutines of one thread as ordered by their switches,
+//!   those of different threads as ordered only by what orders the threads, and shows each one's call stack. It
+//!   maps memory for each coroutine that has begun: the limit of mappings (`vm.max_map_count`) is met beyond some 10,000.
+//!
+//! With either, frames are larger: a coroutine that barely fits its stack overflows it, which the guard catches.
 #![cfg_attr(not(feature = "std"), no_std)]
 
 #[cfg_attr(not(feature = "std"), allow(dead_code, reason = "only `std` asks for the stack pointer"))]
