@@ -55,6 +55,19 @@
 //! extensions (such as vxrm on riscv64). The x87 register stack must be empty at a switch, and the direction flag of
 //! x86_64 clear, as the ABI has it at every call. An alternate signal stack and the signal mask are the thread's.
 //!
+//! # Under Miri
+//!
+//! Miri interprets no assembly, so there each coroutine is a thread, one of which runs at a time: programs that use this
+//! crate can be tested with `cargo miri test`, which then sees all their memory accesses. `--cfg switchback_threads` in
+//! `RUSTFLAGS` does the same without Miri, for other tools that know threads only. What differs:
+//!
+//! - A coroutine has thread-locals of its own, and `std::thread::panicking` does not tell it about its resumers.
+//! - It runs on its thread's stack: what a [`Stack`](stack::Stack) says about size and guard is not enforced.
+//! - One that is leaked while suspended leaves a thread behind, which Miri reports unless told `-Zmiri-ignore-leaks`.
+//! - A resume panics if no thread can be started.
+//!
+//! `-Zmiri-permissive-provenance` silences the warning that a context is an integer.
+//!
 //! # Safety model
 //!
 //! A coroutine stays on the thread that created it: [`Coroutine`] is neither `Send` nor `Sync`. So no thread-local is

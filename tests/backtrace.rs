@@ -17,6 +17,7 @@ fn the_function_that_resumes<Y: 'static, R: 'static>(coroutine: &mut Coroutine<(
 }
 
 #[test]
+#[cfg_attr(any(miri, switchback_threads), ignore = "the backtrace of a thread does not lead to another")]
 fn a_backtrace_leads_from_the_coroutine_to_its_resumer() {
     let mut coroutine = Coroutine::new(|yielder: &Yielder<(), String>, ()| {
         yielder.suspend(Backtrace::force_capture().to_string());
@@ -33,6 +34,7 @@ fn a_backtrace_leads_from_the_coroutine_to_its_resumer() {
 }
 
 #[test]
+#[cfg_attr(any(miri, switchback_threads), ignore = "the backtrace of a thread does not lead to another")]
 fn a_backtrace_leads_through_nested_coroutines() {
     let mut outer = Coroutine::new(|_: &Yielder<(), ()>, ()| {
         let mut inner =

@@ -19,7 +19,7 @@ fn stacks(count: usize) -> Vec<Mapped> {
 }
 
 fn ring(stacks: &[Mapped], entry: Entry, rounds: usize) -> Ring {
-    // SAFETY: each test keeps its stacks until the contexts have ended or are not continued any more.
+    // SAFETY: each test keeps its stacks until the contexts have ended.
     let contexts = stacks.iter().map(|stack| unsafe { Context::new(stack, entry) }.expect("it fits")).collect();
     Ring { contexts, next: 0, log: Vec::new(), rounds }
 }
@@ -46,10 +46,13 @@ unsafe extern "C" fn around(ring: *mut (), running: &Running) -> *mut () {
 fn contexts_switch_in_a_ring() {
     let stacks = stacks(5);
     let mut ring = ring(&stacks, around, 4);
-    // SAFETY: stacks and ring outlive this.
-    let left = unsafe { ring.contexts[0].enter((&raw mut ring).cast()) };
-    // The first to have made its rounds ends, and with it the root's call.
-    assert!(matches!(left, Left::Ended(word) if word.addr() == 7));
+    let contexts = ring.contexts.clone();
+    // The first to have made its rounds ends, and with it the root's call. The others have only to end then.
+    for context in contexts {
+        // SAFETY: stacks and ring outlive the contexts.
+        let left = unsafe { context.enter((&raw mut ring).cast()) };
+        assert!(matches!(left, Left::Ended(word) if word.addr() == 7));
+    }
     assert_eq!(ring.log, [0, 1, 2, 3, 4].repeat(4));
 }
 
@@ -126,7 +129,7 @@ fn whoever_is_running_leaves_to_the_root_also_to_another_root_later() {
 
 #[test]
 fn a_stack_without_room_is_refused() {
-    let memory = Box::leak(vec![0_u8; 256].into_boxed_slice());
+    let memory = leak(vec![0_u8; 256].into_boxed_slice());
     // SAFETY: nothing runs on it.
     let stack = unsafe { switchback::stack::Borrowed::new(memory) }.expect("room between the aligned ends");
     // SAFETY: the stack is leaked.

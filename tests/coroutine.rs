@@ -12,7 +12,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use common::{emulated, in_a_child};
+use common::{emulated, in_a_child, leak};
 use switchback::stack::{Borrowed, Mapped, Stack};
 use switchback::{Coroutine, Resumed, Yielder};
 
@@ -100,7 +100,7 @@ fn an_over_aligned_closure_is_aligned_wherever_its_stack_ends() {
     struct Lines([u8; 128]);
 
     for unused in (0..256).step_by(16) {
-        let memory = Box::leak(vec![0; 256 << 10].into_boxed_slice());
+        let memory = leak(vec![0; 256 << 10].into_boxed_slice());
         let end = memory.len() - unused;
         // SAFETY: the coroutine needs far less.
         let stack = unsafe { Borrowed::new(&mut memory[..end]) }.expect("memory between its ends");
@@ -142,7 +142,13 @@ fn the_stack_is_aligned_at_entry_and_after_a_switch() {
 #[test]
 fn many_coroutines_are_alive_at_once() {
     const RESERVE: usize = 64 << 10;
-    let count = if emulated() { 1_000 } else { 10_000 };
+    let count = if cfg!(miri) {
+        50
+    } else if emulated() {
+        1_000
+    } else {
+        10_000
+    };
     let mut coroutines: Vec<_> = (0..count)
         .map(|id| {
             let stack = Mapped::new(RESERVE).expect("a stack for each coroutine");
@@ -182,7 +188,8 @@ fn coroutines_nest_deeply() {
         let Resumed::Returned(reached) = inner.resume(1) else { panic!("it returns then") };
         reached
     }
-    assert_eq!(depth_reached(100), 100);
+    let depth = if cfg!(miri) { 10 } else { 100 };
+    assert_eq!(depth_reached(depth), depth);
 }
 
 /// As many integers and floating-point numbers as no architecture has callee-saved registers for, live across a call.
@@ -203,7 +210,13 @@ macro_rules! live_across {
 
 #[test]
 fn live_values_survive_switches_on_both_sides() {
-    let rounds = if emulated() { 100 } else { 10_000 };
+    let rounds = if cfg!(miri) {
+        10
+    } else if emulated() {
+        100
+    } else {
+        10_000
+    };
     let mut coroutine = coroutine(move |yielder: &Yielder<u64, u64>, first| {
         let mut sum = first;
         for _ in 0..rounds {
@@ -314,7 +327,8 @@ fn a_panic_goes_through_nested_coroutines() {
 #[test]
 fn a_stack_serves_one_coroutine_after_another() {
     let mut stack = Mapped::new(64 << 10).expect("a stack");
-    for id in 0..100 {
+    let turns = if cfg!(miri) { 5 } else { 100 };
+    for id in 0..turns {
         let body = move |yielder: &Yielder<u32, u32>, input| yielder.suspend(input + id);
         let mut coroutine = Coroutine::with_stack(stack, body).expect("a small closure fits");
         assert_eq!(coroutine.resume(1), Resumed::Yielded(1 + id));
@@ -384,6 +398,7 @@ fn a_stack_is_given_back_however_its_coroutine_ends() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "there are no mappings to count; that nothing is leaked Miri checks everywhere")]
 fn a_stack_given_back_leaves_no_mapping_behind() {
     // The other tests of this process map stacks too.
     let test = "a_stack_given_back_leaves_no_mapping_behind";
@@ -407,6 +422,7 @@ fn a_stack_given_back_leaves_no_mapping_behind() {
 /// Stops a little below the stack's limit: further than one guard page, and where without a guard the memory of a
 /// neighbour would lie. The frames are small, so that none jumps over a page.
 #[test]
+#[cfg_attr(any(miri, switchback_threads), ignore = "the frames of a coroutine are not on its stack")]
 fn an_overflow_hits_the_guard_and_ends_the_process() {
     fn descend(until: usize) -> usize {
         let frame = black_box([1_u8; 1024]);
@@ -440,7 +456,8 @@ fn threads_switch_independently_of_each_other() {
                         input = yielder.suspend(input * 4 + thread);
                     }
                 });
-                (0..1_000).all(|n| counter.resume(n) == Resumed::<u64, ()>::Yielded(n * 4 + thread))
+                (0..if cfg!(miri) { 20 } else { 1_000 })
+                    .all(|n| counter.resume(n) == Resumed::<u64, ()>::Yielded(n * 4 + thread))
             })
         })
         .collect();

@@ -2,8 +2,10 @@
 #![cfg(feature = "std")]
 
 use std::backtrace::Backtrace;
+use std::cell::Cell;
 use std::hint::black_box;
 use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
 
 use switchback::stack::{DEFAULT_RESERVE, Mapped, Stack};
 use switchback::{Coroutine, Resumed, Yielder, on_stack};
@@ -31,7 +33,9 @@ fn the_function_runs_on_the_other_stack_and_may_borrow() {
         log.len()
     });
     log.push(is_on(bounds));
-    assert_eq!((length, log), (2, vec![false, true, false]));
+    // With threads for coroutines it is a plain call.
+    let there = !cfg!(any(miri, switchback_threads));
+    assert_eq!((length, log), (2, vec![false, there, false]));
 }
 
 #[test]
@@ -52,28 +56,28 @@ fn a_panic_on_the_other_stack_reaches_the_caller() {
 
 #[test]
 fn a_coroutine_suspends_from_another_stack_and_is_unwound_from_there() {
-    struct SetOnDrop<'a>(&'a mut bool);
-    impl Drop for SetOnDrop<'_> {
+    struct SetOnDrop(Rc<Cell<bool>>);
+    impl Drop for SetOnDrop {
         fn drop(&mut self) {
-            *self.0 = true;
+            self.0.set(true);
         }
     }
-    let dropped = Box::leak(Box::new(false));
-    let address = &raw mut *dropped;
+    let dropped = Rc::new(Cell::new(false));
+    let seen = dropped.clone();
     let mut coroutine = Coroutine::new(move |yielder: &Yielder<u32, u32>, n| {
         let n = on_stack(&mut stack(), || yielder.suspend(n + 1));
-        let _guard = SetOnDrop(dropped);
+        let _guard = SetOnDrop(seen);
         on_stack(&mut stack(), || yielder.suspend(n + 1));
     })
     .expect("a stack");
     assert_eq!(coroutine.resume(1), Resumed::Yielded(2));
     assert_eq!(coroutine.resume(3), Resumed::Yielded(4));
     drop(coroutine);
-    // SAFETY: leaked, and the coroutine that borrowed it is gone.
-    assert!(unsafe { *address });
+    assert!(dropped.get());
 }
 
 #[test]
+#[cfg_attr(any(miri, switchback_threads), ignore = "there is no other stack for it to lead through")]
 fn a_backtrace_leads_through_to_the_caller() {
     #[inline(never)]
     fn the_function_that_calls(stack: &mut Mapped) -> String {

@@ -5,6 +5,7 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
 
 use common::in_a_child;
 use switchback::stack::{DEFAULT_RESERVE, Mapped};
@@ -124,19 +125,20 @@ fn scopes_nest_and_an_inner_coroutine_suspends_the_outer_one() {
 
 #[test]
 fn an_outer_coroutine_dropped_while_an_inner_one_suspended_it_unwinds_both() {
-    let log = &*Box::leak(Box::new(RefCell::new(Vec::new())));
-    struct Push(&'static RefCell<Vec<&'static str>>, &'static str);
+    let dropped = Rc::new(RefCell::new(Vec::new()));
+    let log = dropped.clone();
+    struct Push(Rc<RefCell<Vec<&'static str>>>, &'static str);
     impl Drop for Push {
         fn drop(&mut self) {
             self.0.borrow_mut().push(self.1);
         }
     }
-    let mut outer = Coroutine::new(|outer: &Yielder<(), ()>, ()| {
-        let _outer = Push(log, "outer");
+    let mut outer = Coroutine::new(move |outer: &Yielder<(), ()>, ()| {
+        let _outer = Push(log.clone(), "outer");
         scoped(
             stack(),
             |_: &Yielder<(), ()>, ()| {
-                let _inner = Push(log, "inner");
+                let _inner = Push(log.clone(), "inner");
                 outer.suspend(());
             },
             |mut coroutine| coroutine.resume(()),
@@ -146,7 +148,7 @@ fn an_outer_coroutine_dropped_while_an_inner_one_suspended_it_unwinds_both() {
     .expect("a stack");
     assert_eq!(outer.resume(()), Resumed::Yielded(()));
     drop(outer);
-    assert_eq!(*log.borrow(), ["inner", "outer"]);
+    assert_eq!(*dropped.borrow(), ["inner", "outer"]);
 }
 
 #[test]
@@ -165,6 +167,7 @@ fn a_coroutine_is_an_iterator_that_stays_ended() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes")]
 fn a_scoped_coroutine_that_cannot_be_ended_ends_the_process_with_a_message() {
     let child = in_a_child("a_scoped_coroutine_that_cannot_be_ended_ends_the_process_with_a_message", || {
         let _ = scoped(

@@ -162,6 +162,7 @@ fn a_coroutine_may_return_instead_of_passing_its_unwinding_on() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "leaks a coroutine, so it needs -Zmiri-ignore-leaks: .ci/miri runs it")]
 fn a_coroutine_that_swallows_its_unwinding_for_ever_keeps_its_stack() {
     let (stack, given_back) = told();
     let attempts = Rc::new(Cell::new(0));
@@ -179,6 +180,7 @@ fn a_coroutine_that_swallows_its_unwinding_for_ever_keeps_its_stack() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "leaks a coroutine, so it needs -Zmiri-ignore-leaks: .ci/miri runs it")]
 fn a_yielded_value_that_panics_when_dropped_does_not_free_a_stack_in_use() {
     type PanicsWhenDropped = OnDrop<fn()>;
     let (stack, given_back) = told();
@@ -194,6 +196,7 @@ fn a_yielded_value_that_panics_when_dropped_does_not_free_a_stack_in_use() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes")]
 fn a_destructor_that_suspends_during_unwinding_ends_the_process_with_a_message() {
     let child = in_a_child("a_destructor_that_suspends_during_unwinding_ends_the_process_with_a_message", || {
         let mut coroutine = coroutine(|yielder: &Yielder<(), ()>| {
@@ -283,6 +286,7 @@ fn a_coroutine_that_leaves_a_bomb_while_unwound_during_a_panic_is_over() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes")]
 fn a_running_coroutine_that_ends_its_process_is_left_alone() {
     thread_local! {
         static HELD: RefCell<Option<Coroutine<(), (), ()>>> = const { RefCell::new(None) };

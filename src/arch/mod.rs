@@ -1,6 +1,6 @@
 //! Floor 1: the switch.
 //!
-//! One file per ABI, each with the same items under the same names:
+//! One file per ABI, each with the same items under the same names, and one where there is none (`threads`, for Miri):
 //!
 //! | item | what it is |
 //! |---|---|
@@ -96,6 +96,7 @@ use core::mem::MaybeUninit;
 mod no_fp;
 
 cfg_select! {
+    any(miri, switchback_threads) => { pub mod threads; pub use threads as native; }
     target_arch = "x86_64" => { pub mod x86_64; pub use x86_64 as native; }
     target_arch = "aarch64" => { pub mod aarch64; pub use aarch64 as native; }
     target_arch = "arm" => { pub mod arm; pub use arm as native; }

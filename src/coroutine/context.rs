@@ -42,6 +42,8 @@
 //!     let mut pair = Pair { first, second, log: Vec::new() };
 //!     let left = first.enter((&raw mut pair).cast());
 //!     assert!(matches!(left, Left::Ended(_)));
+//!     // The other one must end too before its stack may go.
+//!     assert!(matches!(second.enter((&raw mut pair).cast()), Left::Ended(_)));
 //!     pair.log
 //! };
 //! assert_eq!(log, ["first", "second", "first again"]);

@@ -52,7 +52,10 @@ mod imp {
     /// Whether this thread is panicking: one load of a global when no thread is.
     #[inline(always)]
     pub(in crate::coroutine) fn panicking() -> bool {
-        std::thread::panicking()
+        cfg_select! {
+            any(miri, switchback_threads) => { crate::arch::native::panicking() }
+            _ => { std::thread::panicking() }
+        }
     }
 
     /// Runs a coroutine's function and keeps its panic.

@@ -14,9 +14,9 @@ use super::{ALIGNMENT, Error, Stack, valgrind};
 /// # fn main() -> Result<(), switchback::stack::Error> {
 /// use switchback::{Coroutine, Resumed, Yielder, stack::Borrowed};
 ///
-/// let memory = Box::leak(vec![0u8; 64 * 1024].into_boxed_slice());
-/// // SAFETY: the coroutine below needs far less than 64 KiB.
-/// let stack = unsafe { Borrowed::new(memory)? };
+/// static mut MEMORY: [u8; 64 * 1024] = [0; 64 * 1024];
+/// // SAFETY: the only reference to it, and the coroutine below needs far less than 64 KiB.
+/// let stack = unsafe { Borrowed::new(&mut *(&raw mut MEMORY))? };
 /// let mut once = Coroutine::with_stack(stack, |_: &Yielder<u8, ()>, byte| byte + 1)?;
 /// assert_eq!(once.resume(1), Resumed::Returned(2));
 /// # Ok(())

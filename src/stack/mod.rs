@@ -5,12 +5,14 @@
 //! kind implements [`Stack`].
 
 mod borrowed;
+#[cfg_attr(all(miri, feature = "std"), expect(dead_code, reason = "Miri has none of the system's limits"))]
 mod error;
 #[cfg(feature = "std")]
 mod mapped;
 #[cfg(feature = "std")]
 mod remaining;
 #[cfg(feature = "std")]
+#[cfg_attr(miri, path = "system_miri.rs")]
 mod system;
 #[cfg(feature = "std")]
 mod table;
@@ -54,7 +56,8 @@ const _: () = assert!(ALIGNMENT >= arch::STACK_ALIGNMENT && ALIGNMENT.is_multipl
 ///   They need not be aligned.
 /// - Everything from `limit` up to (not including) `top` can be read and written for as long as the value lives, and
 ///   for ever if the value is forgotten rather than dropped.
-/// - Nobody else uses that memory while the value lives.
+/// - Nobody else uses that memory while the value lives. To the compiler a field that is a `Box` of it or a reference to
+///   it is somebody else, who claims it whenever the value is moved or looked at: hold it by a raw pointer.
 /// - An access below `limit` ends in a fault before it reaches memory that something else uses, as far below as a frame
 ///   of the program may reach; or the implementor vouches that it does not happen.
 ///
@@ -89,6 +92,11 @@ pub unsafe trait Stack {
 /// ```
 #[cfg(feature = "std")]
 pub fn is_the_threads() -> bool {
-    let here = 0_u8;
-    system::thread_stack().is_some_and(|stack| stack.contains(&(&raw const here).addr()))
+    cfg_select! {
+        any(miri, switchback_threads) => { arch::native::on_the_threads_stack() }
+        _ => {
+            let here = 0_u8;
+            system::thread_stack().is_some_and(|stack| stack.contains(&(&raw const here).addr()))
+        }
+    }
 }

@@ -4,10 +4,22 @@
 use std::env;
 use std::ffi::OsStr;
 use std::process::{Command, Output};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicPtr;
 
-/// Whether the test runs under an emulator, where what is many times slower should be done fewer times.
+/// Whether the test runs where what is many times slower should be done fewer times: under an emulator, or with threads
+/// for coroutines.
 pub fn emulated() -> bool {
-    env::var_os("SWITCHBACK_EMULATED").is_some_and(|value| value == "1")
+    cfg!(any(miri, switchback_threads)) || env::var_os("SWITCHBACK_EMULATED").is_some_and(|value| value == "1")
+}
+
+/// Leaks memory on purpose: a static still knows it, so that Miri does not report it.
+pub fn leak<T: ?Sized>(value: Box<T>) -> &'static mut T {
+    static KEPT: Mutex<Vec<AtomicPtr<u8>>> = Mutex::new(Vec::new());
+    let value = Box::into_raw(value);
+    KEPT.lock().expect("nobody panics here").push(AtomicPtr::new(value.cast()));
+    // SAFETY: it is never freed, and nobody makes a reference of what is kept.
+    unsafe { &mut *value }
 }
 
 /// Runs a test that may end its process in a process of its own: `body` is called there, and here the answer is how
