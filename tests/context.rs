@@ -1,8 +1,11 @@
 //! Symmetric switching: from one context straight to another.
 #![cfg(feature = "std")]
 
+mod common;
+
 use std::ptr;
 
+use common::leak;
 use switchback::context::{Context, Entry, Left, Running};
 use switchback::stack::{DEFAULT_RESERVE, Mapped};
 
