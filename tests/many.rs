@@ -8,7 +8,13 @@ use std::rc::Rc;
 use switchback::stack::{Mapped, Stack};
 use switchback::{Coroutine, Resumed, Yielder};
 
-const COUNT: usize = if cfg!(miri) { 50 } else { 100_000 };
+const COUNT: usize = if cfg!(miri) {
+    50
+} else if cfg!(switchback_threads) {
+    1_000
+} else {
+    100_000
+};
 /// Room to be unwound in; 1.6 GiB in all, which 32 bits can still address.
 const SLOT: usize = 16 << 10;
 

@@ -2,16 +2,32 @@
 #![cfg(feature = "std")]
 
 use std::array;
-use std::cell::Cell;
 use std::hint::black_box;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use switchback::stack::Mapped;
 use switchback::{Coroutine, Resumed, Yielder, scoped};
 
-thread_local! {
-    static MADE: Cell<u32> = const { Cell::new(0) };
-    static DROPPED: Cell<u32> = const { Cell::new(0) };
+/// Not thread-locals, since a coroutine may be a thread: each test counts [`alone`].
+static MADE: AtomicU32 = AtomicU32::new(0);
+static DROPPED: AtomicU32 = AtomicU32::new(0);
+
+/// Keeps the other tests from counting, and counts anew.
+fn alone() -> MutexGuard<'static, ()> {
+    static COUNTS: Mutex<()> = Mutex::new(());
+    let guard = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
+    MADE.store(0, Relaxed);
+    DROPPED.store(0, Relaxed);
+    guard
+}
+
+/// The bytes that stand for a number, all different but under Miri, which would take minutes.
+fn pattern<const N: usize>(number: u8) -> [u8; N] {
+    let first = number.wrapping_mul(37);
+    if cfg!(miri) { [first; N] } else { array::from_fn(|n| first ^ (n % 251) as u8) }
 }
 
 /// `N` bytes aligned like `A`, the bytes a function of a number, that count how often they are made and dropped.
@@ -22,29 +38,27 @@ struct Value<A, const N: usize> {
 
 impl<A, const N: usize> Value<A, N> {
     fn new(number: u8) -> Self {
-        MADE.set(MADE.get() + 1);
-        Value { _aligned: [], bytes: array::from_fn(|n| number.wrapping_mul(37) ^ (n % 251) as u8) }
+        MADE.fetch_add(1, Relaxed);
+        Value { _aligned: [], bytes: pattern(number) }
     }
 
     /// That it is whole and lies where it may.
     fn check(&self, number: u8) {
         // The compiler may take alignment for granted and must not see where the address comes from.
         assert!(black_box(&raw const *self).addr().is_multiple_of(align_of::<A>()));
-        let expected = |n: usize| number.wrapping_mul(37) ^ (n % 251) as u8;
-        assert!(self.bytes.iter().enumerate().all(|(n, byte)| *byte == expected(n)), "{:?}", self.bytes);
+        assert_eq!(self.bytes, pattern(number));
     }
 }
 
 impl<A, const N: usize> Drop for Value<A, N> {
     fn drop(&mut self) {
-        DROPPED.set(DROPPED.get() + 1);
-        assert!(DROPPED.get() <= MADE.get());
+        assert!(DROPPED.fetch_add(1, Relaxed) < MADE.load(Relaxed));
         assert!(black_box(&raw const *self).addr().is_multiple_of(align_of::<A>()));
     }
 }
 
 fn no_value_is_left_or_dropped_twice() {
-    assert_eq!(MADE.get(), DROPPED.get());
+    assert_eq!(MADE.load(Relaxed), DROPPED.load(Relaxed));
 }
 
 /// Room for the copies that unoptimised code makes of several pages.
@@ -108,11 +122,13 @@ macro_rules! sizes {
 
 #[test]
 fn values_of_every_size_arrive_and_are_dropped_once() {
+    let _alone = alone();
     sizes!(1: 0 1 3 4 5 7 8 9 12 16 17 24 33 4096);
 }
 
 #[test]
 fn values_of_every_alignment_arrive_aligned_and_are_dropped_once() {
+    let _alone = alone();
     sizes!(2: 0 2 8 24);
     sizes!(4: 0 4 8 16);
     sizes!(8: 0 8 16 24 4096);
@@ -123,11 +139,13 @@ fn values_of_every_alignment_arrive_aligned_and_are_dropped_once() {
 
 #[test]
 fn values_aligned_like_pages_arrive_aligned_and_are_dropped_once() {
+    let _alone = alone();
     sizes!(4096: 0 1 4096);
 }
 
 #[test]
 fn values_of_three_types_do_not_meet() {
+    let _alone = alone();
     #[repr(align(64))]
     struct Line;
     travel::<u8, u64, Line, 0, 8, 64>();
@@ -141,6 +159,7 @@ fn values_of_three_types_do_not_meet() {
 /// What is under way when a panic or an unwinding comes instead of it.
 #[test]
 fn values_that_meet_a_panic_are_dropped_once() {
+    let _alone = alone();
     fn meet<A: 'static, const N: usize>() {
         let mut coroutine =
             Coroutine::with_stack(stack(), |yielder: &Yielder<Value<A, N>, Value<A, N>>, first: Value<A, N>| {

@@ -6,12 +6,14 @@ use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr::NonNull;
 use std::rc::Rc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 
 use switchback::stack::{Mapped, Stack};
 use switchback::{Coroutine, Resumed, Scoped, Yielder, on_stack, scoped};
 
-use crate::program::{DEPTH, Event, FUEL, INSISTENCE, Kind, Op, Payload, Program, SLOTS, What, mix};
+use crate::program::{DEPTH, Event, FUEL, INSISTENCE, Kind, Op, PANICS_ARE_SEEN, Payload, Program, SLOTS, What, mix};
 
 /// Runs it; what it wrote down, and how many of the values it sent were not dropped.
 pub fn run(program: &Program) -> (Vec<Event>, usize) {
@@ -23,7 +25,7 @@ pub fn run(program: &Program) -> (Vec<Event>, usize) {
         fuel: Cell::new(FUEL),
         names: Cell::new(0),
     });
-    let before = ALIVE.get();
+    let before = ALIVE.load(Relaxed);
     let start = Frame { world: &world, scope: None, depth: 0 };
     let end = caught(|| start.run(0, 1, Locals::default(), None));
     world.write(Event::Over(end.map_err(|panic| name(&*panic))));
@@ -35,7 +37,7 @@ pub fn run(program: &Program) -> (Vec<Event>, usize) {
         });
         world.write(Event::Over(end.map_err(|panic| name(&*panic))));
     }
-    (world.events.take(), ALIVE.get() - before)
+    (world.events.take(), ALIVE.load(Relaxed) - before)
 }
 
 /// What all bodies of a program share.
@@ -197,17 +199,15 @@ impl Carrier for usize {
     }
 }
 
-thread_local! {
-    /// Values of type [`Large`].
-    static ALIVE: Cell<usize> = const { Cell::new(0) };
-}
+/// Values of type [`Large`], of whom one program at a time has some. Not a thread-local, since a coroutine may be a thread.
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
 
 #[repr(align(32))]
 struct Large([u64; 5]);
 
 impl Carrier for Large {
     fn wrap(value: u64) -> Large {
-        ALIVE.set(ALIVE.get() + 1);
+        ALIVE.fetch_add(1, Relaxed);
         Large([value, !value, value.rotate_left(8), value ^ 7, value])
     }
     fn open(self) -> u64 {
@@ -219,7 +219,7 @@ impl Carrier for Large {
 
 impl Drop for Large {
     fn drop(&mut self) {
-        ALIVE.set(ALIVE.get().checked_sub(1).expect("no value is dropped twice"));
+        assert_ne!(ALIVE.fetch_sub(1, Relaxed), 0, "no value is dropped twice");
     }
 }
 
@@ -245,7 +245,7 @@ impl Drop for Local<'_> {
         match self {
             Local::Guard { world, name } => world.write(Event::Dropped(*name)),
             Local::Finally { world, name, body, scope, depth } => {
-                world.write(Event::Finally { guard: *name, panicking: thread::panicking() });
+                world.write(Event::Finally { guard: *name, panicking: PANICS_ARE_SEEN && thread::panicking() });
                 let frame = Frame { world, scope: *scope, depth: *depth + 1 };
                 if let Err(panic) = caught(|| frame.run(*body, *name, Locals::default(), None)) {
                     world.write(Event::Caught(self::name(&*panic)));

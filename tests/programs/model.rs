@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::program::{DEPTH, Event, FUEL, INSISTENCE, Kind, Op, Payload, Program, SLOTS, What, mix};
+use crate::program::{DEPTH, Event, FUEL, INSISTENCE, Kind, Op, PANICS_ARE_SEEN, Payload, Program, SLOTS, What, mix};
 
 /// What is predicted of a program.
 pub struct Prediction {
@@ -393,7 +393,7 @@ impl Model {
                 Ok(0)
             }
             Local::Finally { name, body, place } => {
-                self.write(Event::Finally { guard: name, panicking: self.panics > 0 });
+                self.write(Event::Finally { guard: name, panicking: PANICS_ARE_SEEN && self.panics > 0 });
                 self.push(|model, outcome| {
                     if let Err(payload) = model.catch(outcome) {
                         model.write(Event::Caught(payload));

@@ -165,6 +165,8 @@ impl fmt::Debug for Program {
 
 /// What programs and their model have in common.
 pub const SLOTS: usize = 4;
+/// Whether a destructor learns that its thread is panicking. A coroutine that is a thread sees no panics but its own.
+pub const PANICS_ARE_SEEN: bool = !cfg!(any(miri, switchback_threads));
 /// Steps that a program may take in all. Less than twice the number of times that a coroutine may swallow its
 /// unwinding, or a scoped one could end the process.
 pub const FUEL: u32 = 180;
