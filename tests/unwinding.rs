@@ -308,3 +308,47 @@ fn a_running_coroutine_that_ends_its_process_is_left_alone() {
         assert_eq!(child.status.code(), Some(17), "{child:?}");
     }
 }
+
+/// A coroutine can come across itself only through what shares it, which is borrowed while the coroutine runs.
+#[test]
+fn a_coroutine_can_neither_be_resumed_nor_dropped_from_inside_itself() {
+    type Shared = Rc<RefCell<Option<Coroutine<(), &'static str, ()>>>>;
+    let shared = Shared::default();
+    let inside = shared.clone();
+    let itself = coroutine(move |yielder| {
+        let refused = inside.try_borrow_mut().err();
+        yielder.suspend(if refused.is_some() { "refused" } else { "resumed or dropped" });
+    });
+    shared.replace(Some(itself));
+    let resumed = shared.borrow_mut().as_mut().map(|itself| itself.resume(()));
+    assert_eq!(resumed, Some(Resumed::Yielded("refused")));
+    // It owns itself: what ends that is to take it out.
+    drop(shared.take());
+}
+
+/// Behind the back of what shares it, the destructor of a thread-local comes across a coroutine that runs: the one that
+/// ends the process.
+#[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes")]
+fn a_running_coroutine_is_not_resumed_by_a_destructor_at_the_end_of_its_process() {
+    struct ResumedWhenDropped(Coroutine<(), (), ()>);
+    impl Drop for ResumedWhenDropped {
+        fn drop(&mut self) {
+            self.0.resume(());
+        }
+    }
+    thread_local! {
+        static HELD: RefCell<Option<ResumedWhenDropped>> = const { RefCell::new(None) };
+    }
+
+    let name = "a_running_coroutine_is_not_resumed_by_a_destructor_at_the_end_of_its_process";
+    let Some(child) = in_a_child(name, || {
+        HELD.set(Some(ResumedWhenDropped(coroutine(|_| std::process::exit(17)))));
+        HELD.with_borrow_mut(|held| held.as_mut().expect("it was put here").0.resume(()));
+    }) else {
+        return;
+    };
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert!(said.contains("resumed a coroutine that is running"), "{child:?}");
+    assert!(!child.status.success());
+}
