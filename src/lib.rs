@@ -85,6 +85,9 @@
 //!   it began, still refers to it. Finish or drop it before.
 //! - A frame larger than the guard can pass it where frames are not probed; see [`stack::guard_size`].
 //!
+//! A thread with a shadow stack (x86_64 SHSTK, aarch64 GCS) cannot run coroutines: making one returns an error that says how
+//! to turn it off. [`on_stack`] works there.
+//!
 //! # Tools
 //!
 //! - **Valgrind** knows the stacks ([`stack::Mapped`], [`stack::Borrowed`]) of any build, debug or release: run the program
