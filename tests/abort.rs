@@ -146,6 +146,10 @@ const CASES: &[Case] = &[
 const CASE: &str = "SWITCHBACK_CASE";
 
 fn main() -> ExitCode {
+    if cfg!(miri) {
+        println!("no case is run: Miri starts no processes");
+        return ExitCode::SUCCESS;
+    }
     if let Ok(name) = env::var(CASE) {
         (CASES.iter().find(|case| case.name == name).expect("the name of a case").run)();
         return ExitCode::SUCCESS;
