@@ -100,7 +100,7 @@ struct Pair {
     backtrace: String,
 }
 
-unsafe extern "C" fn alternate(pair: *mut (), running: &Running) -> *mut () {
+unsafe extern "C" fn alternate(pair: *mut (), running: Running) -> *mut () {
     // SAFETY: the word is the pair of the test below, and only one of the two contexts runs at a time.
     unsafe {
         let pair = pair.cast::<Pair>();

@@ -28,7 +28,7 @@ fn ring(stacks: &[Mapped], entry: Entry, rounds: usize) -> Ring {
 }
 
 /// Switches to the context after this one, `rounds` times.
-unsafe extern "C" fn around(ring: *mut (), running: &Running) -> *mut () {
+unsafe extern "C" fn around(ring: *mut (), running: Running) -> *mut () {
     let ring = ring.cast::<Ring>();
     // SAFETY: the word is the test's ring, and nobody else uses it while this context runs.
     unsafe {
@@ -60,7 +60,7 @@ fn contexts_switch_in_a_ring() {
 }
 
 /// Leaves to whoever is its root with each number up to the word's.
-unsafe extern "C" fn count(mut word: *mut (), running: &Running) -> *mut () {
+unsafe extern "C" fn count(mut word: *mut (), running: Running) -> *mut () {
     for n in 1.. {
         if n > word.addr() {
             break;
@@ -88,7 +88,7 @@ fn a_context_leaves_to_its_root_and_is_entered_again() {
 }
 
 /// Switches to the other context; that one leaves.
-unsafe extern "C" fn hand_over(ring: *mut (), running: &Running) -> *mut () {
+unsafe extern "C" fn hand_over(ring: *mut (), running: Running) -> *mut () {
     let ring = ring.cast::<Ring>();
     // SAFETY: as in `around`.
     unsafe {

@@ -411,7 +411,7 @@ mod thread {
     // SAFETY: sent before either has run.
     unsafe impl Send for Pair {}
 
-    unsafe extern "C" fn switches(pair: *mut (), running: &Running) -> *mut () {
+    unsafe extern "C" fn switches(pair: *mut (), running: Running) -> *mut () {
         let pair = pair.cast::<Pair>();
         // SAFETY: the word is the pair of the test below, of which one runs at a time.
         unsafe {

@@ -31,7 +31,7 @@ fn turn_on() -> bool {
     answer == 0
 }
 
-unsafe extern "C" fn unreached(_: *mut (), _: &Running) -> *mut () {
+unsafe extern "C" fn unreached(_: *mut (), _: Running) -> *mut () {
     unreachable!()
 }
 

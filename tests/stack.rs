@@ -43,7 +43,7 @@ fn a_stack_whose_ends_are_not_aligned_serves_everything_that_runs_on_stacks() {
         let value = black_box(Aligned(7));
         (&raw const value).addr().is_multiple_of(16) && value.0 == 7
     }
-    unsafe extern "C" fn entry(_: *mut (), _: &Running) -> *mut () {
+    unsafe extern "C" fn entry(_: *mut (), _: Running) -> *mut () {
         std::ptr::without_provenance_mut(aligned().into())
     }
     for off in 0..16 {

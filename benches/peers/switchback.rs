@@ -86,7 +86,7 @@ impl Symmetric for Switchback {
 }
 
 /// Switches to the second as often as the pair says, then leaves to the thread.
-unsafe extern "C" fn counts(pair: *mut (), running: &Running) -> *mut () {
+unsafe extern "C" fn counts(pair: *mut (), running: Running) -> *mut () {
     // SAFETY: see `back_and_forth`.
     unsafe {
         let pair = pair.cast::<Pair>();
@@ -101,7 +101,7 @@ unsafe extern "C" fn counts(pair: *mut (), running: &Running) -> *mut () {
 }
 
 /// Switches back for ever.
-unsafe extern "C" fn answers(pair: *mut (), running: &Running) -> *mut () {
+unsafe extern "C" fn answers(pair: *mut (), running: Running) -> *mut () {
     // SAFETY: as in `counts`.
     unsafe {
         let first = (*pair.cast::<Pair>()).first;

@@ -276,7 +276,7 @@ fn contexts_that_switch_straight_to_another_keep_all_registers() {
         next: usize,
     }
 
-    unsafe extern "C" fn around(ring: *mut (), running: &Running) -> *mut () {
+    unsafe extern "C" fn around(ring: *mut (), running: Running) -> *mut () {
         let ring = ring.cast::<Ring>();
         // SAFETY: the word is the ring below, and only one of its contexts runs at a time.
         unsafe {

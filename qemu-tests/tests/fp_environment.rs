@@ -326,7 +326,7 @@ fn a_resume_into_its_own_fp_environment_keeps_the_resumers_registers() {
 /// What a scheduler on contexts does for itself.
 #[test]
 fn an_fp_environment_is_restored_by_hand_between_contexts() {
-    unsafe extern "C" fn entry(log: *mut (), running: &Running) -> *mut () {
+    unsafe extern "C" fn entry(log: *mut (), running: Running) -> *mut () {
         // SAFETY: the log outlives the context. Nothing here computes.
         unsafe {
             let log = &*log.cast::<Log>();

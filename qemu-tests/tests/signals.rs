@@ -82,7 +82,7 @@ fn contexts_keep_all_registers_in_a_storm_of_signals() {
         seed: u64,
     }
 
-    unsafe extern "C" fn alternate(pair: *mut (), running: &Running) -> *mut () {
+    unsafe extern "C" fn alternate(pair: *mut (), running: Running) -> *mut () {
         // SAFETY: the word is the pair below, and only one of the two contexts runs at a time.
         unsafe {
             for _ in 0..10 {

@@ -14,7 +14,7 @@
 //!
 //! struct Pair { first: Context, second: Context, log: Vec<&'static str> }
 //!
-//! unsafe extern "C" fn first(pair: *mut (), running: &Running) -> *mut () {
+//! unsafe extern "C" fn first(pair: *mut (), running: Running) -> *mut () {
 //!     // SAFETY: `main` passes its pair, and only one of the two contexts runs at a time.
 //!     unsafe {
 //!         let pair = pair.cast::<Pair>();
@@ -24,7 +24,7 @@
 //!     }
 //!     ptr::null_mut()
 //! }
-//! unsafe extern "C" fn second(pair: *mut (), running: &Running) -> *mut () {
+//! unsafe extern "C" fn second(pair: *mut (), running: Running) -> *mut () {
 //!     // SAFETY: as in `first`.
 //!     unsafe {
 //!         let pair = pair.cast::<Pair>();
@@ -70,7 +70,7 @@ pub struct Context(NonNull<Link>);
 /// The function a context runs, with the first word it was entered with. What it returns goes to the root.
 ///
 /// A panic that leaves it aborts, as it has the C ABI.
-pub type Entry = unsafe extern "C" fn(word: *mut (), running: &Running) -> *mut ();
+pub type Entry = unsafe extern "C" fn(word: *mut (), running: Running) -> *mut ();
 
 /// How a context came back to its root.
 #[derive(Debug)]
@@ -82,8 +82,9 @@ pub enum Left {
 }
 
 /// The running context, to itself: how it goes elsewhere. It stays on its thread.
+#[derive(Clone, Copy)]
 #[repr(transparent)]
-pub struct Running(Link);
+pub struct Running(NonNull<Link>);
 
 impl Context {
     /// A context that will run `entry` on `stack`. No allocation, no system call.
@@ -94,8 +95,8 @@ impl Context {
     ///
     /// # Safety
     ///
-    /// The stack must stay where it is and be used by nobody else until `entry` has returned, or for ever if it never
-    /// does.
+    /// The stack must stay where it is and be used by nobody else until `entry` has returned. If it never does: until the
+    /// context is suspended, is not continued any more, and nobody uses what lies on its stack.
     pub unsafe fn new(stack: &impl Stack, entry: Entry) -> Result<Context, Error> {
         let top = entry::place(stack, 0, 1, 0)?;
         // SAFETY: `place` found room for the link, and by the caller's promise it is ours; its address is not null.
@@ -139,8 +140,8 @@ impl Context {
 impl Running {
     /// The running context's own handle, for whoever is to continue it once it is suspended.
     #[inline(always)]
-    pub fn context(&self) -> Context {
-        Context(NonNull::from(&self.0))
+    pub fn context(self) -> Context {
+        Context(self.0)
     }
 
     /// Suspends the running context and continues `next` with `word`, under the same root; returns when somebody
@@ -152,10 +153,10 @@ impl Running {
     ///
     /// `self` must be the running context's own. `next` must fulfil what [`Context::enter`] asks for.
     #[inline(always)]
-    pub unsafe fn switch_to(&self, next: Context, word: *mut ()) -> *mut () {
+    pub unsafe fn switch_to(self, next: Context, word: *mut ()) -> *mut () {
         debug_assert!(next.is_suspended(), "switched to a context that is not suspended");
         // SAFETY: the caller's promise. Whoever continues a context sends an initialised word.
-        unsafe { switch::transfer(next.0.as_ptr(), &self.0, Word::new(word)).assume_init() }
+        unsafe { switch::transfer(next.0.as_ptr(), self.0.as_ptr(), Word::new(word)).assume_init() }
     }
 
     /// Suspends the running context: the root's [`enter`](Context::enter) returns with it and `word`. Returns when
@@ -165,9 +166,9 @@ impl Running {
     ///
     /// `self` must be the running context's own.
     #[inline(always)]
-    pub unsafe fn leave(&self, word: *mut ()) -> *mut () {
+    pub unsafe fn leave(self, word: *mut ()) -> *mut () {
         // SAFETY: as in `switch_to`. Nobody tells a context to unwind.
-        unsafe { switch::suspend(&self.0, Word::new(word)).unwrap_unchecked().assume_init() }
+        unsafe { switch::suspend(self.0.as_ptr(), Word::new(word)).unwrap_unchecked().assume_init() }
     }
 }
 
@@ -181,7 +182,7 @@ unsafe extern "C" fn start(word: Word, link: *const Link) -> Word {
     unsafe {
         switch::begin();
         let entry = core::mem::transmute::<*mut (), Entry>((*link).data);
-        Word::new(entry(word.assume_init(), &*link.cast::<Running>()))
+        Word::new(entry(word.assume_init(), Running(NonNull::new_unchecked(link.cast_mut()))))
     }
 }
 

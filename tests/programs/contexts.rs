@@ -142,7 +142,7 @@ pub fn run(graph: &Graph) -> Vec<Event> {
     world.events
 }
 
-unsafe extern "C" fn begin(word: *mut (), running: &Running) -> *mut () {
+unsafe extern "C" fn begin(word: *mut (), running: Running) -> *mut () {
     let world = word.map_addr(|address| address & !63).cast::<World>();
     // SAFETY: the word is the graph's world, which nobody else uses while this context runs.
     unsafe {
@@ -170,7 +170,7 @@ unsafe fn word(world: *mut World) -> *mut () {
 /// # Safety
 ///
 /// The world must be valid, nobody else use it meanwhile, and `running` be that of the context `me`.
-unsafe fn steps(world: *mut World, me: usize, running: Option<&Running>) {
+unsafe fn steps(world: *mut World, me: usize, running: Option<Running>) {
     // SAFETY: the caller's promise; each reference into the world ends before another context runs. Contexts are
     // continued with the word they expect, the world's address, on the thread of them all.
     unsafe {

@@ -116,11 +116,11 @@ fn a_transfer_needs_nothing_below_the_stack_pointer() {
         waiting: Option<Context>,
     }
 
-    unsafe extern "C" fn alternate(pair: *mut (), running: &Running) -> *mut () {
+    unsafe extern "C" fn alternate(pair: *mut (), running: Running) -> *mut () {
         // SAFETY: the word is the pair below, and only one of the two contexts runs at a time.
         unsafe {
             let next = (*pair.cast::<Pair>()).waiting.replace(running.context()).expect("the other one waits");
-            let kept = registers_kept((&raw const *running).addr() as u64, || {
+            let kept = registers_kept((&raw const next).addr() as u64, || {
                 assert_eq!(running.switch_to(next, pair), pair);
             });
             assert_eq!(kept, Ok(()), "lost by a context");
