@@ -76,6 +76,7 @@ fn in_the_outer_coroutine() -> String {
 }
 
 #[test]
+#[cfg_attr(any(miri, switchback_threads), ignore = "the backtrace of a thread does not lead to another")]
 fn a_backtrace_leads_through_all_stacks_in_order_to_the_threads_first_function() {
     let mut outer = Coroutine::new(|_: &Yielder<(), ()>, ()| in_the_outer_coroutine()).expect("a stack");
     let Resumed::Returned(backtrace) = outer.resume(()) else { panic!("it returns at once") };
@@ -122,6 +123,7 @@ fn the_function_that_enters(context: Context, pair: &mut Pair) -> Left {
 
 /// Not to whoever switched to it: that one is suspended.
 #[test]
+#[cfg_attr(any(miri, switchback_threads), ignore = "the backtrace of a thread does not lead to another")]
 fn a_backtrace_leads_from_a_context_to_its_root_however_it_was_switched_to() {
     let stacks = [(); 2].map(|()| Mapped::new(DEFAULT_RESERVE).expect("a stack"));
     for transfers in 0..4 {

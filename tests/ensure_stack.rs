@@ -54,6 +54,7 @@ fn many_levels() -> usize {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's stacks have no end, so no new one is taken")]
 fn recursion_that_would_overflow_a_threads_stack_passes() {
     let small = thread::Builder::new().stack_size(128 * KIB);
     let thread = small.spawn(|| depth(many_levels()).expect("stacks")).expect("a thread");
@@ -61,6 +62,7 @@ fn recursion_that_would_overflow_a_threads_stack_passes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's stacks have no end, so no new one is taken")]
 fn recursion_that_would_overflow_a_coroutines_stack_passes() {
     let mut coroutine = Coroutine::with_stack(mapped(96 * KIB), |yielder: &Yielder<(), _>, ()| {
         yielder.suspend(depth(many_levels()).expect("stacks"));
@@ -72,6 +74,7 @@ fn recursion_that_would_overflow_a_coroutines_stack_passes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's stacks have no end, so no new one is taken")]
 fn a_function_runs_where_it_is_called_if_enough_is_left_and_elsewhere_if_not() {
     let mut stack = mapped(256 * KIB);
     let (limit, top) = bounds(&stack);
@@ -90,6 +93,7 @@ fn a_function_runs_where_it_is_called_if_enough_is_left_and_elsewhere_if_not() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's stacks have no end, so no new one is taken")]
 fn what_is_left_of_a_threads_stack_is_known_to_its_last_pages() {
     let size = 256 * KIB;
     let thread = thread::Builder::new().stack_size(size).spawn(move || {
@@ -107,6 +111,7 @@ fn what_is_left_of_a_threads_stack_is_known_to_its_last_pages() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's stacks have no end, so no new one is taken")]
 fn nothing_is_known_of_memory_of_the_creators_and_a_new_stack_is_taken_there() {
     let memory = Box::leak(vec![0_u8; 256 * KIB].into_boxed_slice());
     // SAFETY: the function below needs far less.
@@ -126,6 +131,7 @@ fn nothing_is_known_of_memory_of_the_creators_and_a_new_stack_is_taken_there() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's stacks have no end, so no new one is taken")]
 fn coroutines_on_stacks_of_different_sizes_take_turns_and_each_knows_what_it_has() {
     let sizes = [64 * KIB, 1 << 20, 128 * KIB, 4 << 20];
     let mut coroutines = sizes.map(|size| {
@@ -153,6 +159,7 @@ fn coroutines_on_stacks_of_different_sizes_take_turns_and_each_knows_what_it_has
 /// In a process of its own, where no other test maps something there. QEMU gives out other addresses each time for as
 /// long as it has some; there it is left to the test in `src/stack/remaining.rs`.
 #[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes")]
 fn a_stack_mapped_where_another_was_is_not_taken_for_it() {
     passes_alone("a_stack_mapped_where_another_was_is_not_taken_for_it", map_stacks_where_others_were);
 }
@@ -198,6 +205,7 @@ fn map_stacks_where_others_were() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's stacks have no end, so no new one is taken")]
 fn a_coroutine_suspends_on_a_new_stack_and_goes_on_there() {
     let coroutine = || {
         Coroutine::with_stack(mapped(96 * KIB), |yielder: &Yielder<(), usize>, ()| {
@@ -254,6 +262,7 @@ fn a_panic_deep_down_unwinds_every_stack_to_the_caller() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's stacks have no end, so no new one is taken")]
 fn a_stack_that_cannot_be_had_is_an_error_and_nothing_is_lost() {
     let kept = String::from("kept");
     for red_zone in [usize::MAX, isize::MAX as usize, usize::MAX / 2 + 1] {
@@ -273,6 +282,7 @@ fn a_stack_that_cannot_be_had_is_an_error_and_nothing_is_lost() {
 
 /// In a process of its own, where no other test needs the address space.
 #[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes")]
 fn recursion_that_runs_out_of_stacks_ends_with_an_error_and_all_goes_on() {
     passes_alone("recursion_that_runs_out_of_stacks_ends_with_an_error_and_all_goes_on", run_out_of_stacks);
 }
@@ -295,6 +305,7 @@ fn run_out_of_stacks() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's stacks have no end, so no new one is taken")]
 fn many_threads_grow_their_stacks_at_once() {
     let (threads, rounds) = if emulated() { (4, 5) } else { (8, 20) };
     thread::scope(|scope| {

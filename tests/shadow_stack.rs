@@ -36,6 +36,7 @@ unsafe extern "C" fn unreached(_: *mut (), _: Running) -> *mut () {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes")]
 fn a_coroutine_is_refused_just_where_the_thread_has_a_shadow_stack() {
     let child = common::in_a_child("a_coroutine_is_refused_just_where_the_thread_has_a_shadow_stack", || {
         let [first, second, third] = [(); 3].map(|()| Mapped::new(64 * 1024).expect("a stack"));
