@@ -42,6 +42,8 @@ use crate::stack::{Error, LEAST_FREE, Mapped, is_left};
 ///
 /// ```
 /// # fn main() -> Result<(), switchback::stack::Error> {
+/// # // Miri's stacks have no end.
+/// # if cfg!(miri) { return Ok(()) }
 /// use switchback::{ensure_stack, stack::Error};
 ///
 /// enum List { Nil, Cons(u64, Box<List>) }

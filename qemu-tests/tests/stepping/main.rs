@@ -44,7 +44,15 @@ fn mark() {
     }
 }
 
-/// Runs `body` in a process of its own, with everything below its stack pointer overwritten after each instruction.
+/// What is stepped: `body` alone, not what makes and drops stacks around it.
+fn between_marks(body: impl FnOnce()) {
+    mark();
+    body();
+    mark();
+}
+
+/// Runs `body` in a process of its own, with everything below its stack pointer overwritten after each instruction that it
+/// runs [between marks](between_marks).
 fn step_through(test: &str, body: impl FnOnce()) {
     const STEPPED: &str = "SWITCHBACK_STEPPED";
     let runner = std::env::var("SWITCHBACK_RUNNER").unwrap_or_default();
@@ -52,9 +60,7 @@ fn step_through(test: &str, body: impl FnOnce()) {
         if runner.is_empty() {
             native::have_this_thread_traced();
         }
-        mark();
         body();
-        mark();
         return;
     }
     let program = std::env::current_exe().expect("the path of the running program");
@@ -69,7 +75,7 @@ fn step_through(test: &str, body: impl FnOnce()) {
     let mut steps = 0;
     while !stepper.step() {
         steps += 1;
-        // A tenth of that is needed; a loss may end in a loop, or in a panic, which takes millions.
+        // A tenth of that at most is needed; a loss may end in a loop, or in a panic, which takes millions.
         assert!(steps < 100_000, "it went astray");
         // About as far as the smallest signal frame reaches.
         let end = stepper.stack_pointer() - target::RED_ZONE as u64;
@@ -89,13 +95,15 @@ fn resume_suspend_and_return_need_nothing_below_the_stack_pointer() {
             word
         })
         .expect("a coroutine");
-        for (seed, end) in [(11, false), (12, true)] {
-            let kept = registers_kept(seed, || match coroutine.resume(seed) {
-                Resumed::Yielded(word) => assert!(!end && word == seed + 1),
-                Resumed::Returned(word) => assert!(end && word == seed),
-            });
-            assert_eq!(kept, Ok(()), "lost by the resumer");
-        }
+        between_marks(|| {
+            for (seed, end) in [(11, false), (12, true)] {
+                let kept = registers_kept(seed, || match coroutine.resume(seed) {
+                    Resumed::Yielded(word) => assert!(!end && word == seed + 1),
+                    Resumed::Returned(word) => assert!(end && word == seed),
+                });
+                assert_eq!(kept, Ok(()), "lost by the resumer");
+            }
+        });
     });
 }
 
@@ -103,10 +111,12 @@ fn resume_suspend_and_return_need_nothing_below_the_stack_pointer() {
 fn a_call_on_another_stack_needs_nothing_below_the_stack_pointer() {
     step_through("a_call_on_another_stack_needs_nothing_below_the_stack_pointer", || {
         let mut stack = Mapped::new(DEFAULT_RESERVE).expect("a stack");
-        let kept = registers_kept(1, || {
-            assert_eq!(on_stack(&mut stack, || registers_kept(2, || ())), Ok(()));
+        between_marks(|| {
+            let kept = registers_kept(1, || {
+                assert_eq!(on_stack(&mut stack, || registers_kept(2, || ())), Ok(()));
+            });
+            assert_eq!(kept, Ok(()));
         });
-        assert_eq!(kept, Ok(()));
     });
 }
 
@@ -137,12 +147,14 @@ fn a_transfer_needs_nothing_below_the_stack_pointer() {
             stacks.each_ref().map(|stack| unsafe { Context::new(stack, alternate) }.expect("it fits"));
         let mut pair = Pair { waiting: Some(second) };
         let word = (&raw mut pair).cast();
-        let mut left = None;
-        // SAFETY: as above.
-        assert_eq!(registers_kept(21, || left = Some(unsafe { first.enter(word) })), Ok(()));
-        let Some(Left::Suspended(context, _)) = left.take() else { panic!("it leaves") };
-        // SAFETY: as above.
-        assert_eq!(registers_kept(22, || left = Some(unsafe { context.enter(word) })), Ok(()));
-        assert!(matches!(left, Some(Left::Ended(word)) if word.addr() == 7));
+        between_marks(|| {
+            let mut left = None;
+            // SAFETY: as above.
+            assert_eq!(registers_kept(21, || left = Some(unsafe { first.enter(word) })), Ok(()));
+            let Some(Left::Suspended(context, _)) = left.take() else { panic!("it leaves") };
+            // SAFETY: as above.
+            assert_eq!(registers_kept(22, || left = Some(unsafe { context.enter(word) })), Ok(()));
+            assert!(matches!(left, Some(Left::Ended(word)) if word.addr() == 7));
+        });
     });
 }
