@@ -97,6 +97,14 @@ mod no_fp;
 
 cfg_select! {
     any(miri, switchback_threads) => { pub mod threads; pub use threads as native; }
+    // Their C ABI passes arguments in other registers than the assembly does, and their threads know their stacks.
+    any(windows, target_os = "uefi", target_os = "cygwin") => {
+        compile_error!("switchback cannot switch under the Windows ABI: use a target with the System V ABI or the AAPCS");
+    }
+    // The assembly takes an address for 64 bits there: not so in x32 and ILP32.
+    all(not(target_pointer_width = "64"), any(target_arch = "x86_64", target_arch = "aarch64")) => {
+        compile_error!("switchback cannot switch where this architecture has addresses of 32 bits: use a target of 64");
+    }
     target_arch = "x86_64" => { pub mod x86_64; pub use x86_64 as native; }
     target_arch = "aarch64" => { pub mod aarch64; pub use aarch64 as native; }
     target_arch = "arm" => { pub mod arm; pub use arm as native; }

@@ -28,7 +28,7 @@
 //! - `std::thread::panicking` answers for the coroutine alone; [`panicking`] knows about its resumers as well.
 //! - A coroutine that is forgotten while it is suspended leaves its thread waiting for ever, which Miri reports when the
 //!   program ends. One that ends is joined by whoever hears of its end.
-//! - If no thread can be started, the resume panics, and the coroutine can never be continued or dropped.
+//! - If no thread can be started, the resume panics and its input is leaked; the coroutine is as it was before.
 
 extern crate std;
 
