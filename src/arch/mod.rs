@@ -191,7 +191,10 @@ pub unsafe fn prepare(top: *mut u8, entry: Entry, data: *mut ()) -> *const Link 
 }
 
 /// The landing of the trampoline: the first place behind its beginning that has the form of one.
-#[inline]
+///
+/// Never inlined into another crate: a program that is not position-independent would take the address of a jump to the
+/// trampoline for the trampoline's if this crate is in a dynamic library.
+#[inline(never)]
 fn trampoline_landing() -> usize {
     let begin = trampoline as *const () as usize;
     // In Thumb state the address of a function has its lowest bit set, and so must have that of a landing.
