@@ -130,7 +130,8 @@ const SUSPENDED: usize = 4;
 pub struct Link {
     /// Suspended: the landing. Running: the stack pointer of whoever resumed it last. Ended: 0.
     state: Cell<usize>,
-    /// The stack pointer of a context that has transferred to another. Unstarted: this link.
+    /// Unstarted: this link. Of a context that has transferred to another: its stack pointer. Whoever resumes keeps that of
+    /// a context that has suspended, here or elsewhere.
     pub stack_pointer: Cell<usize>,
     entry: Entry,
     /// A word of the creator's.

@@ -96,7 +96,8 @@ impl Context {
     /// # Safety
     ///
     /// The stack must stay where it is and be used by nobody else until `entry` has returned. If it never does: until the
-    /// context is suspended, is not continued any more, and nobody uses what lies on its stack.
+    /// context is suspended, is not continued any more, and nobody uses what lies on its stack or what the calls that have
+    /// begun there have borrowed.
     pub unsafe fn new(stack: &impl Stack, entry: Entry) -> Result<Context, Error> {
         let top = entry::place(stack, 0, 1, 0)?;
         // SAFETY: `place` found room for the link, and by the caller's promise it is ours; its address is not null.
@@ -151,7 +152,8 @@ impl Running {
     ///
     /// # Safety
     ///
-    /// `self` must be the running context's own. `next` must fulfil what [`Context::enter`] asks for.
+    /// `self` must be the running context's own. `next` must fulfil what [`Context::enter`] asks for. The thread must not be
+    /// panicking, or whoever runs next is taken for panicking.
     #[inline(always)]
     pub unsafe fn switch_to(self, next: Context, word: *mut ()) -> *mut () {
         debug_assert!(next.is_suspended(), "switched to a context that is not suspended");
@@ -164,7 +166,7 @@ impl Running {
     ///
     /// # Safety
     ///
-    /// `self` must be the running context's own.
+    /// `self` must be the running context's own. The thread must not be panicking, as for [`switch_to`](Self::switch_to).
     #[inline(always)]
     pub unsafe fn leave(self, word: *mut ()) -> *mut () {
         // SAFETY: as in `switch_to`. Nobody tells a context to unwind.

@@ -8,8 +8,8 @@
 //!          +--------------------------------+
 //!          | slot: the function to run      |  later its result
 //!          +--------------------------------+
-//!          | link: parent, and a word: how  |  what a `Yielder` points at
-//!          |       to drop the function     |
+//!          | link: landing or parent, and   |  what a `Yielder` points at
+//!          |       how to drop the function |
 //!   sp --> +--------------------------------+
 //!          | free                           |
 //!   limit  +--------------------------------+
@@ -126,6 +126,10 @@ impl<Input: 'static, Yield: 'static, Return: 'static, S: Stack> Coroutine<Input,
     /// The same coroutine with a floating-point environment of its own: rounding mode, exception masks and flags that
     /// code inside sets are kept while it is suspended, and those of its resumer while it runs. For foreign code that
     /// changes them and calls back; see [`fp`].
+    ///
+    /// The environments are exchanged where this coroutine is resumed and where it suspends. Code inside that suspends a
+    /// coroutine *around* this one takes this one's environment along to whoever resumed that: let the outer one have its
+    /// own too.
     ///
     /// It begins as the environment in which this is called, whether the coroutine has started or not. Also the
     /// destructors that run when it is dropped unfinished run in it; values it yields are dropped in the dropper's.

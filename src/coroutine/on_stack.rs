@@ -19,7 +19,7 @@ union Call<F, R> {
 ///
 /// # Panics
 ///
-/// With the panic of `f`.
+/// With the panic of `f`. Without the `std` feature it aborts instead.
 ///
 /// ```
 /// use switchback::{on_stack, stack::Mapped};

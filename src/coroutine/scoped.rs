@@ -28,9 +28,8 @@ use crate::stack::{Error, Stack};
 /// # Aborts
 ///
 /// If the coroutine is suspended at the end and cannot be unwound: because panics abort (`panic = "abort"`, or without
-/// the `std` feature), or because it swallows its unwinding and suspends a hundred times over, or yields a
-/// value then whose drop panics. To return would leave it
-/// with borrows that dangle.
+/// the `std` feature), or because it swallows its unwinding and suspends a hundred times over, or then yields a value
+/// whose drop panics. To return would leave it with borrows that dangle.
 ///
 /// ```
 /// # fn main() -> Result<(), switchback::stack::Error> {

@@ -40,7 +40,7 @@ impl<Input, Yield> Yielder<Input, Yield> {
     /// With a panic of its own kind when the coroutine is dropped instead of resumed, so that its stack is unwound: do
     /// not keep a `catch_unwind` around it from passing that on.
     ///
-    /// If the thread is panicking: when a destructor calls it during unwinding, or when a destructor resumed the
+    /// If the thread is panicking (asked with the `std` feature only): when a destructor calls it during unwinding, or when a destructor resumed the
     /// coroutine then. What runs next on this thread would be taken for panicking too, or a panic of this coroutine
     /// would be counted for ever (invariant 5). A panic that leaves a destructor during unwinding aborts the process, as
     /// Rust has it.
@@ -50,8 +50,8 @@ impl<Input, Yield> Yielder<Input, Yield> {
             suspended_while_panicking();
         }
         let value = ManuallyDrop::new(value);
-        // SAFETY: it is the running coroutine's link: a yielder is not `Send`, and nobody else runs on this stack. The
-        // resumer expects an encoded `Yield`, which stays in place while we are suspended.
+        // SAFETY: it is the link of a coroutine that runs, perhaps beneath others that it resumed: a yielder is not `Send`, and
+        // lives no longer than its coroutine's function. The resumer expects an encoded `Yield`, which stays in place while we are suspended.
         match unsafe { switch::suspend(&self.link, value::encode(&value)) } {
             // SAFETY: a resume brings an encoded `Input`, which stays in place while we run.
             Some(word) => unsafe { value::decode(word) },

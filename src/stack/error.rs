@@ -75,7 +75,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Kind::TooSmall { size, needed } => {
-                write!(f, "a stack of {size} bytes is too small: this coroutine needs at least {needed}")
+                write!(f, "a stack of {size} bytes is too small: at least {needed} are needed")
             }
             Kind::ShadowStack => write!(
                 f,

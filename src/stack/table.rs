@@ -5,9 +5,11 @@
 //! within lies in those or in the next ones; so looking one up takes two probes for each class in use, and programs have
 //! few sizes.
 //!
-//! Whoever maps or unmaps a stack changes the table under a lock. Looking up takes none, so that it scales and that a
-//! signal handler may do it: a sequence number, odd during a change, tells the reader that what it read may be torn and
-//! that it must read again. The table only grows; a block of slots that has become too small stays, since somebody may
+//! Whoever maps or unmaps a stack changes the table under a lock. Looking up takes none, so that it scales: a
+//! sequence number, odd during a change, tells the reader that what it read may be torn and
+//! that it must read again. Only a reader who meets one change after another
+//! takes the lock in the end, so this is not for signal handlers; `try_read` would be. A child of `fork` in a process with several
+//! threads may find the lock taken for ever and so must not map or unmap stacks. The table only grows; a block of slots that has become too small stays, since somebody may
 //! be reading it, and all of them together are no larger than the last.
 
 use core::hint;
