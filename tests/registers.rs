@@ -104,6 +104,7 @@ macro_rules! live {
                 #[allow(unused_mut, reason = "not all have vectors")]
                 let mut digest = vec![$( self.$integer as u64, )* $( self.$float.to_bits(), )*];
                 $(
+                    #[allow(unnecessary_transmutes, reason = "some targets have no vectors but integers")]
                     // SAFETY: any bits are bytes, and vectors have no padding.
                     let bytes: [u8; size_of::<Vector>()] = unsafe { std::mem::transmute(self.$vector) };
                     digest.extend(bytes.map(u64::from));
