@@ -29,7 +29,7 @@ pub const STACK_ALIGNMENT: usize = 8;
 pub const RED_ZONE: usize = 0;
 /// rustc emits none: a large frame can jump over a small guard.
 pub const STACK_PROBES: bool = false;
-/// Bytes from the jump that [`second_landing`] places to the landing that follows.
+/// Bytes from the jump that `second_landing!` places to the landing that follows.
 pub const SECOND_LANDING: usize = 8;
 
 /// Assembly that leaves a context and comes back to it: every register is lost but those it saves itself.
@@ -111,12 +111,9 @@ pub unsafe extern "C" fn trampoline() {
     naked_asm!(include_str!("../../asm/arm.s"), options(raw))
 }
 
-/// Goes on at a landing; returns when a context suspends, with its link and its stack pointer, or ends, with null.
-///
 /// # Safety
 ///
-/// Landing and stack pointer must be those of a suspended context on a mapped stack, which this thread resumed before if
-/// anyone did, and the word what the code there expects.
+/// See [the module](super#the-assembly).
 #[inline(always)]
 pub unsafe fn resume(landing: usize, stack_pointer: usize, word: Word) -> (Word, *const Link, usize) {
     let (answer, link, pointer);
@@ -138,13 +135,9 @@ pub unsafe fn resume(landing: usize, stack_pointer: usize, word: Word) -> (Word,
     (answer, link, pointer)
 }
 
-/// Suspends the running context; returns when it is resumed, with the word, its stack pointer (0 if it is to unwind)
-/// and the parent's.
-///
 /// # Safety
 ///
-/// The link must be that of the running context, `parent` the stack pointer of whoever resumed it last, and the word
-/// what that one expects.
+/// See [the module](super#the-assembly).
 #[inline(always)]
 pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, usize, usize) {
     let (answer, pointer, resumer);
@@ -170,12 +163,9 @@ pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, us
     (answer, pointer, resumer)
 }
 
-/// Suspends the running context and goes on at the landing of another, whose parent is then ours; returns when it is
-/// resumed, with the word and the parent's stack pointer.
-///
 /// # Safety
 ///
-/// As for [`resume`] and [`suspend`].
+/// See [the module](super#the-assembly).
 #[inline(always)]
 pub unsafe fn transfer(
     landing: usize,

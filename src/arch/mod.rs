@@ -44,6 +44,21 @@
 //! assembly places its landings 4 bytes past a multiple of 8. `SECOND_LANDING` bytes before a landing lies a jump to a
 //! second one, which says that the context is to unwind: so nobody who resumes pays for saying that it is not.
 //!
+//! # The assembly
+//!
+//! The three functions of each file that hold the assembly of a switch; the functions here load and store the link's words
+//! around it.
+//!
+//! - `resume(landing, stack_pointer, word)` goes on at a landing. It returns when a context suspends, with the word, its link
+//!   and its stack pointer, or ends, with null. Landing and stack pointer must be those of a suspended context on a mapped
+//!   stack, which this thread resumed before if anyone did, and the word what the code there expects.
+//! - `suspend(link, parent, word)` suspends the running context. It returns when it is resumed, with the word, its stack
+//!   pointer (0 if it is to unwind) and the parent's. The link must be that of the running context, `parent` the stack
+//!   pointer of whoever resumed it last, and the word what that one expects.
+//! - `transfer(landing, stack_pointer, link, parent, word)` suspends the running context and goes on at the landing of
+//!   another, whose parent is then ours. It returns when it is resumed, with the word and the parent's stack pointer. What
+//!   the other two demand it demands as well.
+//!
 //! # Walking stacks
 //!
 //! The unwind tables of the trampoline lead from a coroutine's first function to whoever resumed it last, through the

@@ -1,7 +1,7 @@
 //! How much is left of the stack that is running, without any help of the switch.
 //!
 //! Each thread remembers the stack it was found on last. That is right as long as the stack pointer lies within it and no
-//! stack has been unmapped since, by any thread; else the thread's own stack and the [table](super::table) are asked.
+//! stack has been unmapped since, by any thread; else the thread's own stack and the [`table`] are asked.
 
 use core::cell::Cell;
 use core::ops::Range;
