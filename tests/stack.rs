@@ -9,9 +9,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
-use common::{in_a_child, leak};
+use common::{in_a_child, in_another_process, leak};
 use switchback::context::{Context, Left, Running};
-use switchback::stack::{Borrowed, DEFAULT_RESERVE, Mapped, Stack, guard_size};
+use switchback::stack::{Borrowed, DEFAULT_RESERVE, GuardKind, Mapped, Stack, StackSize, guard_kind, guard_size};
 use switchback::{Coroutine, Resumed, Yielder, on_stack, target};
 
 fn page_size() -> usize {
@@ -73,6 +73,27 @@ fn every_byte_of_a_mapped_stack_can_be_written() {
             limit.write_bytes(0xa5, size);
             assert_eq!(top.sub(1).read(), 0xa5);
         }
+    }
+}
+
+#[test]
+fn a_stack_has_the_guard_and_the_pages_that_its_size_asks_for() {
+    let guard = guard_size() + 3 * page_size();
+    let stack = Mapped::new(StackSize { reserve: 10 * page_size(), commit: 4 * page_size(), guard }).expect("a stack");
+    assert_eq!(stack.reserve(), 10 * page_size());
+    if cfg!(miri) {
+        return;
+    }
+    let mut resident = [0_u8; 10];
+    // SAFETY: whole pages of a mapping, and a byte for each.
+    let answer = unsafe { libc::mincore(stack.limit().as_ptr().cast(), stack.reserve(), resident.as_mut_ptr().cast()) };
+    assert_eq!(answer, 0);
+    assert_eq!(resident.map(|page| page & 1), [0, 0, 0, 0, 0, 0, 1, 1, 1, 1]);
+    let (_reader, writer) = std::io::pipe().expect("a pipe");
+    for offset in (1..=guard).step_by(page_size()) {
+        // SAFETY: the kernel checks the address it reads from.
+        let answer = unsafe { libc::write(writer.as_raw_fd(), stack.limit().as_ptr().wrapping_sub(offset).cast(), 1) };
+        assert_eq!(answer, -1, "{offset} bytes below the limit");
     }
 }
 
@@ -222,7 +243,15 @@ fn the_address_space_limit_is_named_when_it_is_met() {
     any(miri, switchback_threads),
     ignore = "under Miri a stack is no mapping, and the start of a thread aborts when no mapping is left"
 )]
-fn the_mapping_limit_is_named_when_it_is_met() {
+fn the_mapping_limit_is_named_before_it_is_met() {
+    const TEST: &str = "the_mapping_limit_is_named_before_it_is_met";
+    if std::env::var_os("SWITCHBACK_GUARD").is_none() {
+        // With guard regions nothing comes near it.
+        let child = in_another_process(TEST, &[("SWITCHBACK_GUARD", "protection")]);
+        assert!(child.status.success(), "{child:?}");
+        return;
+    }
+    assert_eq!(guard_kind(), GuardKind::Protection);
     let mut stacks = Vec::new();
     let error = loop {
         match Mapped::new(page_size()) {
@@ -234,6 +263,8 @@ fn the_mapping_limit_is_named_when_it_is_met() {
             return;
         }
     };
+    // The rest of the program goes on: a thread takes mappings.
+    std::thread::spawn(|| ()).join().expect("there are mappings left for it");
     // Everything that exists goes on, and one given back is one that can be had.
     stacks.pop();
     let mut coroutine =

@@ -41,7 +41,7 @@ pub use scoped::{Scoped, scoped};
 pub use yielder::Yielder;
 
 #[cfg(feature = "std")]
-use crate::stack::{DEFAULT_RESERVE, Mapped};
+use crate::stack::{DEFAULT_RESERVE, Pooled};
 use crate::stack::{Error, Stack};
 use raw::Raw;
 
@@ -55,7 +55,7 @@ pub enum Resumed<Yield, Return> {
 }
 
 #[cfg(feature = "std")]
-type DefaultStack = Mapped;
+type DefaultStack = Pooled;
 #[cfg(not(feature = "std"))]
 type DefaultStack = crate::stack::Borrowed;
 
@@ -90,9 +90,10 @@ pub struct Coroutine<
 
 #[cfg(feature = "std")]
 impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Return> {
-    /// A coroutine that will run `f` on a stack of [`DEFAULT_RESERVE`] bytes.
+    /// A coroutine that will run `f` on a stack of [`DEFAULT_RESERVE`] bytes from the [pool](crate::stack::Pool).
     ///
-    /// The function is moved to the new stack; nothing runs yet. Costs what [`Mapped::new`] costs.
+    /// The function is moved to the stack; nothing runs yet. Costs what [`Pooled::new`] costs: no system call if a stack has
+    /// been given back before.
     ///
     /// # Errors
     ///
@@ -101,7 +102,7 @@ impl<Input: 'static, Yield: 'static, Return: 'static> Coroutine<Input, Yield, Re
     where
         F: FnOnce(&Yielder<Input, Yield>, Input) -> Return + 'static,
     {
-        Self::with_stack(Mapped::new(DEFAULT_RESERVE)?, f)
+        Self::with_stack(Pooled::new(DEFAULT_RESERVE)?, f)
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Metrics {
     pub completed: u64,
     /// Stacks in use. A task that has not run yet has none.
     pub stacks: usize,
-    /// Stacks kept for reuse.
+    /// Stacks kept for reuse, in the pools that all of the process share.
     pub stacks_cached: usize,
     /// The reserve of a stack of default size, in bytes of address space; only what is touched costs memory.
     pub stack_reserve: usize,
@@ -22,7 +22,7 @@ pub struct Metrics {
 
 /// The figures of the runtime that runs on this thread; `None` if there is none.
 ///
-/// Costs a few loads: cheap enough to be asked per request.
+/// Costs two locks for each size of stack in use: cheap enough to be asked per request.
 ///
 /// # Examples
 ///

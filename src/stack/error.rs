@@ -20,7 +20,7 @@ enum Kind {
     ShadowStack,
     #[cfg(feature = "std")]
     MappingLimit {
-        stacks: usize,
+        used: usize,
         limit: usize,
         size: usize,
     },
@@ -28,6 +28,19 @@ enum Kind {
     AddressSpaceLimit {
         limit: u64,
         size: usize,
+    },
+    #[cfg(feature = "std")]
+    DataLimit {
+        limit: u64,
+        size: usize,
+    },
+    #[cfg(feature = "std")]
+    CommitLimit {
+        size: usize,
+    },
+    #[cfg(feature = "std")]
+    TooManySizes {
+        limit: usize,
     },
     #[cfg(feature = "std")]
     Refused {
@@ -56,13 +69,28 @@ impl Error {
 #[cfg(feature = "std")]
 impl Error {
     /// The process holds as many mappings as the kernel allows.
-    pub(crate) fn mapping_limit(stacks: usize, limit: usize, size: usize) -> Self {
-        Self(Kind::MappingLimit { stacks, limit, size })
+    pub(crate) fn mapping_limit(used: usize, limit: usize, size: usize) -> Self {
+        Self(Kind::MappingLimit { used, limit, size })
     }
 
     /// The process has reached its limit of address space.
     pub(crate) fn address_space_limit(limit: u64, size: usize) -> Self {
         Self(Kind::AddressSpaceLimit { limit, size })
+    }
+
+    /// The process has reached its limit of memory that can be written.
+    pub(crate) fn data_limit(limit: u64, size: usize) -> Self {
+        Self(Kind::DataLimit { limit, size })
+    }
+
+    /// The system promises no more memory.
+    pub(crate) fn commit_limit(size: usize) -> Self {
+        Self(Kind::CommitLimit { size })
+    }
+
+    /// The pool has been asked for more different sizes than it keeps apart.
+    pub(crate) fn too_many_sizes(limit: usize) -> Self {
+        Self(Kind::TooManySizes { limit })
     }
 
     /// A system call failed for a reason that only its error number tells.
@@ -85,16 +113,34 @@ impl fmt::Display for Error {
             ),
             Kind::TooLarge { size } => write!(f, "a stack of {size} bytes exceeds the address space: ask for less"),
             #[cfg(feature = "std")]
-            Kind::MappingLimit { stacks, limit, size } => write!(
+            Kind::MappingLimit { used, limit, size } => write!(
                 f,
-                "no mapping left for a stack of {size} bytes: {stacks} stacks of two mappings each have used up the \
-                 {limit} that vm.max_map_count allows a process; raise it with `sysctl -w vm.max_map_count=N`"
+                "no mapping left for a stack of {size} bytes: stacks hold {used} of the {limit} that vm.max_map_count \
+                 allows a process, the rest of the program needs some; raise it with `sysctl -w vm.max_map_count=N`"
             ),
             #[cfg(feature = "std")]
             Kind::AddressSpaceLimit { limit, size } => write!(
                 f,
                 "no address space left for a stack of {size} bytes: the process may have {limit} bytes (RLIMIT_AS); \
                  raise it with `ulimit -v` or ask for smaller stacks"
+            ),
+            #[cfg(feature = "std")]
+            Kind::DataLimit { limit, size } => write!(
+                f,
+                "no memory left for a stack of {size} bytes: the process may have {limit} bytes that can be written \
+                 (RLIMIT_DATA); raise it with `ulimit -d` or ask for smaller stacks"
+            ),
+            #[cfg(feature = "std")]
+            Kind::CommitLimit { size } => write!(
+                f,
+                "no memory left for a stack of {size} bytes: the system promises no more than it has \
+                 (vm.overcommit_memory is 2); raise vm.overcommit_ratio or ask for smaller stacks"
+            ),
+            #[cfg(feature = "std")]
+            Kind::TooManySizes { limit } => write!(
+                f,
+                "the pool keeps stacks of at most {limit} sizes apart: use fewer sizes, or a mapping of its own for a \
+                 stack of an odd one"
             ),
             #[cfg(feature = "std")]
             Kind::Refused { call, errno, size } => {

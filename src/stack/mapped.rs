@@ -2,13 +2,14 @@
 
 use core::ptr::NonNull;
 
-use super::{Error, Stack, system, table, valgrind};
-use crate::arch;
+use super::row::Row;
+use super::{Error, Stack, StackSize};
 
 /// A stack in a mapping of its own, with a guard below that faults when touched.
 ///
 /// Pages cost memory from their first touch on. The reserve, rounded up to whole pages, is usable to its last byte; the
-/// guard comes on top. Two kernel mappings a stack, so an untuned Linux (65,530 mappings a process) ends near 32,700.
+/// guard comes on top. With [guard regions](super::GuardKind::Region) neighbours share a kernel mapping; without, each stack
+/// takes two, and an untuned Linux, which allows 65,530, ends at 30,717 stacks.
 ///
 /// ```
 /// # fn main() -> Result<(), switchback::stack::Error> {
@@ -22,8 +23,8 @@ use crate::arch;
 /// ```
 #[derive(Debug)]
 pub struct Mapped {
-    // Two words, which the compiler moves in registers; the guard has the same size for all.
-    limit: NonNull<u8>,
+    // Two words, which the compiler moves in registers; the table of stacks knows the guard.
+    pub(super) limit: NonNull<u8>,
     reserve: usize,
 }
 
@@ -33,38 +34,20 @@ unsafe impl Send for Mapped {}
 unsafe impl Sync for Mapped {}
 
 impl Mapped {
-    /// Maps a stack of at least `reserve` usable bytes.
+    /// Maps a stack of at least that size: a [`StackSize`], or its reserve in bytes.
     ///
-    /// Two system calls (`mmap`, `mprotect`); no page is touched. The table of stacks grows by an allocation now and then.
+    /// Two or three system calls (`mmap`, `madvise` or `mprotect`, and a name for the mapping); no page is touched unless
+    /// the size says so. The table of stacks grows by an allocation now and then.
     ///
     /// # Errors
     ///
-    /// If `reserve` is zero or exceeds the address space, or if the system refuses; the error names the limit that was
+    /// If the reserve is zero or exceeds the address space, or if the system refuses; the error names the limit that was
     /// met. Nothing is left behind.
-    pub fn new(reserve: usize) -> Result<Self, Error> {
-        if reserve == 0 {
-            return Err(Error::too_small(0, super::LEAST_FREE));
-        }
-        let page = system::page_size();
-        let guard = guard_size();
-        // No object may exceed isize::MAX bytes.
-        let size = reserve
-            .checked_next_multiple_of(page)
-            .and_then(|rounded| rounded.checked_add(guard))
-            .filter(|&size| isize::try_from(size).is_ok())
-            .ok_or(Error::too_large(reserve))?;
-        let base = system::reserve(size)?;
-        if table::insert(base.addr().get()..base.addr().get() + size).is_err() {
-            // SAFETY: it was just reserved, and nobody knows of it.
-            unsafe { system::release(base, size) };
-            return Err(Error::refused("the allocator", libc::ENOMEM, reserve));
-        }
-        // SAFETY: inside the mapping, which is larger than its guard.
-        let stack = Self { limit: unsafe { base.add(guard) }, reserve: size - guard };
-        // On failure `stack` is dropped and with it the reservation.
-        valgrind::register(stack.limit, stack.top());
-        system::commit(stack.limit, stack.reserve)?;
-        Ok(stack)
+    pub fn new(size: impl Into<StackSize>) -> Result<Self, Error> {
+        let mut row = Row::map(size.into(), 1)?;
+        row.prepare(1)?;
+        let reserve = row.size().reserve;
+        Ok(Self { limit: row.into_limit(), reserve })
     }
 
     /// Usable bytes.
@@ -76,12 +59,8 @@ impl Mapped {
 impl Drop for Mapped {
     /// One system call (`munmap`).
     fn drop(&mut self) {
-        valgrind::deregister(self.limit);
-        // SAFETY: the mapping begins with its guard.
-        let (base, size) = unsafe { (self.limit.sub(guard_size()), guard_size() + self.reserve) };
-        table::remove(base.addr().get()..base.addr().get() + size);
-        // SAFETY: it is ours and nobody runs on it: who did, held this value.
-        unsafe { system::release(base, size) }
+        // SAFETY: it comes from there, and this happens once.
+        drop(unsafe { Row::from_limit(self.limit) });
     }
 }
 
@@ -98,16 +77,4 @@ unsafe impl Stack for Mapped {
     fn limit(&self) -> NonNull<u8> {
         self.limit
     }
-}
-
-/// Bytes of guard below a [`Mapped`] stack.
-///
-/// One page where the compiler probes the pages of a large frame one by one; at least 64 KiB where it does not (arm,
-/// riscv64, loongarch64), because a frame could jump over less.
-///
-/// A single frame that is larger than the guard, and whose near end is not touched first, can still pass it there, and in
-/// code of other compilers that does not probe. Whoever runs such code gives it a stack that the frame fits on.
-pub fn guard_size() -> usize {
-    let page = system::page_size();
-    if arch::STACK_PROBES { page } else { page.max(64 * 1024) }
 }

@@ -1,16 +1,56 @@
 //! Floor 2: memory for coroutines to run on.
 //!
-//! [`Stack`] is what a coroutine asks of its stack. [`Mapped`] is a mapping of its own with a guard below it, given
-//! back when it is dropped; [`Borrowed`] is memory of the user's, for systems without an operating system. A user's own
-//! kind implements [`Stack`].
+//! [`Stack`] is what a coroutine asks of its stack. There are three kinds, and a user's own, who implements it:
+//!
+//! | kind | where it lies | to have one | to be rid of it |
+//! |---|---|---|---|
+//! | [`Pooled`] | in a mapping with many others | a handful of instructions, or a share of a system call | a handful of instructions |
+//! | [`Mapped`] | in a mapping of its own | two or three system calls | one system call |
+//! | [`Borrowed`] | in memory of the user's, without an operating system | nothing | nothing |
+//!
+//! [`Coroutine::new`](crate::Coroutine::new) takes a pooled one. What differs is the cost; all but a borrowed one have a
+//! guard, and cost memory only for the pages that were touched.
+//!
+//! # Sizes
+//!
+//! A [`StackSize`] has a *reserve* of address space, all of which can be used, a *commit*, which is memory from the start,
+//! and a *guard*. Address space is what one has to budget: of the 47 bits of x86_64 and most aarch64 systems a million stacks
+//! of 256 KiB take a five-hundredth; riscv64 may have 38 bits, a 32-bit process 3 GiB in all. Nothing is a constant that
+//! the system decides: pages have 4, 16 or 64 KiB, on one architecture even.
+//!
+//! # How many
+//!
+//! Where [`guard_kind`] is a guard region, stacks are limited by memory: each costs the pages it has touched and 8 bytes of
+//! page table for every page of its reserve that shares a page table with those (128 bytes for 64 KiB). Where it is not,
+//! each takes two of the mappings that Linux allows a process (`vm.max_map_count`, 65,530 if nobody raised it), of which
+//! stacks leave some to the rest of the program.
+//!
+//! # Where memory is counted before it is used
+//!
+//! Under `vm.overcommit_memory=2`, or with a limit of the process's memory that can be written (`RLIMIT_DATA`), the
+//! whole reserve of a stack that is handed out counts as used, and that of one given back to the system does not. So every
+//! page can always be used, also by the kernel on the program's behalf. The remedy for too few stacks is a smaller reserve.
+//! Against a limit of address space (`RLIMIT_AS`) all that is mapped counts; a pool maps less at once then.
 
 mod borrowed;
 #[cfg_attr(all(miri, feature = "std"), expect(dead_code, reason = "Miri has none of the system's limits"))]
 mod error;
+#[cfg(all(test, feature = "std"))]
+mod faults;
+#[cfg(feature = "std")]
+mod guard;
 #[cfg(feature = "std")]
 mod mapped;
 #[cfg(feature = "std")]
+mod mappings;
+#[cfg(feature = "std")]
+mod pool;
+#[cfg(feature = "std")]
 mod remaining;
+#[cfg(feature = "std")]
+mod row;
+#[cfg(feature = "std")]
+mod size;
 #[cfg(feature = "std")]
 #[cfg_attr(miri, path = "system_miri.rs")]
 mod system;
@@ -23,11 +63,17 @@ use core::ptr::NonNull;
 pub use borrowed::Borrowed;
 pub use error::Error;
 #[cfg(feature = "std")]
-pub use mapped::{Mapped, guard_size};
+pub use guard::{GuardKind, guard_kind, guard_size};
+#[cfg(feature = "std")]
+pub use mapped::Mapped;
+#[cfg(feature = "std")]
+pub use pool::{Keep, Pool, PoolStats, Pooled, pools};
 #[cfg(feature = "std")]
 pub(crate) use remaining::is_left;
 #[cfg(feature = "std")]
 pub use remaining::remaining;
+#[cfg(feature = "std")]
+pub use size::StackSize;
 
 use crate::arch;
 

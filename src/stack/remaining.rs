@@ -6,7 +6,7 @@
 use core::cell::Cell;
 use core::ops::Range;
 
-use super::{guard_size, system, table};
+use super::{system, table};
 use crate::arch;
 
 /// A stack that a thread was found on.
@@ -89,7 +89,8 @@ fn last(pointer: usize) -> Option<usize> {
 fn find_out(pointer: usize) -> Option<usize> {
     // Read first: if a stack is unmapped meanwhile, what is found is looked up again next time.
     let removals = table::removals();
-    let mapped = table::find(pointer).map(|stack| stack.start + guard_size()..stack.end);
+    let mapped = table::find(pointer).map(|stack| stack.limit..stack.top);
+    // Beyond the limit, in the guard, nothing is left.
     let stack = mapped.or_else(|| Some(own()).filter(|own| own.contains(&pointer)))?;
     LAST.set(Found { limit: stack.start, size: stack.len(), removals });
     Some(pointer.saturating_sub(stack.start))
@@ -109,7 +110,7 @@ fn own() -> Range<usize> {
 mod tests {
     use super::*;
     use crate::on_stack;
-    use crate::stack::{Borrowed, Stack};
+    use crate::stack::{Borrowed, Stack, guard_size};
 
     /// As when a stack is unmapped and another one is mapped in its place, which cannot be had at will.
     #[test]
@@ -121,9 +122,10 @@ mod tests {
         on_stack(&mut stack, || {
             for size in [256 * 1024, 64 * 1024, 128 * 1024] {
                 assert_eq!(remaining(), None, "not filed yet, or not any more");
-                let filed = top - size - guard_size()..top;
+                let guard = guard_size();
+                let filed = table::Area { start: top - size - guard, end: top, stride: size + guard, guard };
                 assert!(filed.start > limit);
-                table::insert(filed.clone()).expect("memory");
+                table::insert(filed).expect("memory");
                 // The second time from memory.
                 for _ in 0..2 {
                     let left = remaining().expect("it is filed");

@@ -3,10 +3,7 @@
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Error;
-
-/// Reservations that exist, to tell which limit a refused one met. Counting only: no ordering needed.
-static RESERVATIONS: AtomicUsize = AtomicUsize::new(0);
+use super::{Error, mappings};
 
 /// Bytes of a page. A run-time value: 4, 16 or 64 KiB on the same architecture.
 pub(super) fn page_size() -> usize {
@@ -24,43 +21,313 @@ pub(super) fn page_size() -> usize {
     }
 }
 
-/// Reserves address space that faults when touched.
-pub(super) fn reserve(size: usize) -> Result<NonNull<u8>, Error> {
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | stack_flag();
-    // SAFETY: a new private mapping disturbs no other.
-    let base = unsafe { libc::mmap(ptr::null_mut(), size, libc::PROT_NONE, flags, -1, 0) };
-    if base == libc::MAP_FAILED {
-        return Err(refused("mmap", size));
-    }
-    RESERVATIONS.fetch_add(1, Ordering::Relaxed);
-    // The kernel places nothing at address zero unless asked to.
-    NonNull::new(base.cast()).ok_or(Error::refused("mmap", 0, size))
+/// What may be done with reserved address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Pages come into being as they are touched.
+    Free,
+    /// The system counts what could be written as if it were used, so pages are out of reach until [`commit`].
+    Counted,
 }
 
-/// Makes reserved pages readable and writable; they come into being as they are touched.
-pub(super) fn commit(start: NonNull<u8>, size: usize) -> Result<(), Error> {
-    // SAFETY: the pages are a reservation of ours that nobody uses yet.
-    match unsafe { libc::mprotect(start.as_ptr().cast(), size, libc::PROT_READ | libc::PROT_WRITE) } {
-        0 => Ok(()),
-        _ => Err(refused("mprotect", size)),
+/// Reserves address space: for use at once, or out of reach where the system counts what can be written as used.
+pub(super) fn reserve(size: usize) -> Result<(NonNull<u8>, Access), Refusal> {
+    if !counts_what_can_be_written() {
+        match map(ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE) {
+            // It may have begun to count since.
+            Err(refusal) if refusal.errno == libc::ENOMEM => {}
+            answer => return answer.map(|base| (base, Access::Free)),
+        }
+    }
+    map(ptr::null_mut(), size, libc::PROT_NONE).map(|base| (base, Access::Counted))
+}
+
+/// Whether the system counts pages that can be written as used: if it promises no more memory than it has, or the process
+/// has a limit of such pages. Asked once.
+fn counts_what_can_be_written() -> bool {
+    const UNKNOWN: usize = 2;
+    static ANSWER: AtomicUsize = AtomicUsize::new(UNKNOWN);
+    match ANSWER.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            let counts = overcommits_nothing() || data_limit().is_some();
+            ANSWER.store(counts.into(), Ordering::Relaxed);
+            counts
+        }
+        answer => answer != 0,
     }
 }
 
-/// Gives a reservation back.
+fn map(place: *mut u8, size: usize, protection: libc::c_int) -> Result<NonNull<u8>, Refusal> {
+    let place_flag = if place.is_null() { 0 } else { libc::MAP_FIXED };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | stack_flag() | place_flag;
+    call("mmap", || {
+        // SAFETY: a new private mapping disturbs no other, and one at a place is asked for by `uncommit` alone.
+        let base = unsafe { libc::mmap(place.cast(), size, protection, flags, -1, 0) };
+        // The kernel places nothing at address zero unless asked to.
+        NonNull::new(base.cast()).filter(|_| base != libc::MAP_FAILED)
+    })
+}
+
+/// Makes pages readable and writable that [`Access::Counted`] keeps out of reach.
+///
+/// # Safety
+///
+/// They must be ours.
+pub(super) unsafe fn commit(start: NonNull<u8>, size: usize) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise.
+    unsafe { set_protection(start, size, libc::PROT_READ | libc::PROT_WRITE) }
+}
+
+/// The reverse of [`commit`]: the system no longer counts them, and what was in them is lost.
+///
+/// # Safety
+///
+/// They must be ours, and nobody may use them.
+pub(super) unsafe fn uncommit(start: NonNull<u8>, size: usize) -> Result<(), Refusal> {
+    // Nothing but a new mapping in their place makes the kernel forget that they were counted.
+    map(start.as_ptr(), size, libc::PROT_NONE).map(|_| ())
+}
+
+/// Puts pages out of reach, at the price of a mapping of their own.
+///
+/// # Safety
+///
+/// They must be ours, and nobody may use them.
+pub(super) unsafe fn protect(start: NonNull<u8>, size: usize) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise.
+    unsafe { set_protection(start, size, libc::PROT_NONE) }
+}
+
+/// # Safety
+///
+/// The pages must be ours.
+unsafe fn set_protection(start: NonNull<u8>, size: usize, protection: libc::c_int) -> Result<(), Refusal> {
+    call("mprotect", || {
+        // SAFETY: the caller's promise.
+        let answer = unsafe { libc::mprotect(start.as_ptr().cast(), size, protection) };
+        (answer == 0).then_some(())
+    })
+}
+
+/// Makes pages resident.
+///
+/// # Safety
+///
+/// They must be ours, and readable and writable. What is in them stays.
+pub(super) unsafe fn populate(start: NonNull<u8>, size: usize) -> Result<(), Refusal> {
+    #[cfg(target_os = "linux")]
+    {
+        /// Linux 5.14.
+        const MADV_POPULATE_WRITE: libc::c_int = 23;
+        // SAFETY: the caller's promise.
+        match unsafe { advise(start, size, MADV_POPULATE_WRITE) } {
+            // Not known to the kernel.
+            Err(refusal) if refusal.errno == libc::EINVAL => {}
+            answer => answer?,
+        }
+    }
+    // Whoever does not know the advice may have said yes, as QEMU does. Of a page that is there it costs a cache line.
+    for offset in (0..size).step_by(page_size()) {
+        // SAFETY: the caller's promise; a byte is read and written back.
+        unsafe {
+            let page = start.add(offset).as_ptr();
+            page.write_volatile(page.read_volatile());
+        }
+    }
+    Ok(())
+}
+
+/// Gives pages back to the system: they stay what they are, but what was in them is lost. Guards stay.
+///
+/// # Safety
+///
+/// They must be ours, and nobody may use them.
+pub(super) unsafe fn decommit(start: NonNull<u8>, size: usize) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise.
+    unsafe { advise(start, size, libc::MADV_DONTNEED) }
+}
+
+/// The same for many places.
+///
+/// # Safety
+///
+/// As for [`decommit`].
+pub(super) unsafe fn decommit_all(places: &[Place]) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise.
+    unsafe { advise_all(places, libc::MADV_DONTNEED) }
+}
+
+/// Puts pages out of reach without a mapping of their own: what [`GuardKind::Region`](super::GuardKind::Region) means.
+///
+/// # Safety
+///
+/// They must be ours, and nobody may use them.
+pub(super) unsafe fn guard(start: NonNull<u8>, size: usize) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise.
+    unsafe { advise(start, size, MADV_GUARD_INSTALL) }
+}
+
+/// The same for many places.
+///
+/// # Safety
+///
+/// As for [`guard`].
+pub(super) unsafe fn guard_all(places: &[Place]) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise.
+    unsafe { advise_all(places, MADV_GUARD_INSTALL) }
+}
+
+/// Takes back [`guard`].
+///
+/// # Safety
+///
+/// As for [`guard`].
+pub(super) unsafe fn unguard(start: NonNull<u8>, size: usize) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise.
+    unsafe { advise(start, size, MADV_GUARD_REMOVE) }
+}
+
+/// Linux 6.13. Elsewhere no kernel knows the number, and [`guards_hold`] says so.
+const MADV_GUARD_INSTALL: libc::c_int = 102;
+const MADV_GUARD_REMOVE: libc::c_int = 103;
+
+/// # Safety
+///
+/// As the advice has it.
+unsafe fn advise(start: NonNull<u8>, size: usize, advice: libc::c_int) -> Result<(), Refusal> {
+    call("madvise", || {
+        // SAFETY: the caller's promise.
+        let answer = unsafe { libc::madvise(start.as_ptr().cast(), size, advice) };
+        (answer == 0).then_some(())
+    })
+}
+
+/// As many places as one call takes.
+pub(super) const PLACES: usize = 64;
+
+/// Pages, as the kernel wants to have many of them described.
+pub(super) type Place = libc::iovec;
+
+/// Describes pages.
+pub(super) fn place(start: NonNull<u8>, size: usize) -> Place {
+    Place { iov_base: start.as_ptr().cast(), iov_len: size }
+}
+
+/// The same advice for many places: in one system call for [`PLACES`] of them where the kernel takes it (Linux 6.15), which costs
+/// less than half of one call for each.
+///
+/// # Safety
+///
+/// As the advice has it.
+unsafe fn advise_all(places: &[Place], advice: libc::c_int) -> Result<(), Refusal> {
+    for places in places.chunks(PLACES) {
+        // SAFETY: the caller's promise.
+        let advised = unsafe { advise_at_once(places, advice) };
+        // What has been advised already is advised again, which does no harm.
+        let mut rest = advised;
+        for place in places {
+            if rest >= place.iov_len {
+                rest -= place.iov_len;
+            } else if let Some(start) = NonNull::new(place.iov_base.cast()) {
+                rest = 0;
+                // SAFETY: as above.
+                unsafe { advise(start, place.iov_len, advice)? };
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes have been advised, from the first place on. None if the kernel does not know the call.
+///
+/// # Safety
+///
+/// As the advice has it.
+unsafe fn advise_at_once(places: &[Place], advice: libc::c_int) -> usize {
+    #[cfg(target_os = "linux")]
+    if places.len() > 1 {
+        /// A descriptor that stands for the calling process (Linux 6.14).
+        const PIDFD_SELF: libc::c_int = -10_000;
+        let advised = call("process_madvise", || {
+            // SAFETY: the caller's promise.
+            let answer = unsafe {
+                libc::syscall(libc::SYS_process_madvise, PIDFD_SELF, places.as_ptr(), places.len(), advice, 0)
+            };
+            usize::try_from(answer).ok()
+        });
+        return advised.unwrap_or(0);
+    }
+    let _ = (places, advice);
+    0
+}
+
+/// Gives a reservation back. The kernel refuses when that would split a mapping and no mapping is left.
 ///
 /// # Safety
 ///
 /// It must come from [`reserve`] with the same size, and nobody may use it any more.
-pub(super) unsafe fn release(base: NonNull<u8>, size: usize) {
-    // SAFETY: the caller's promise.
-    let answer = unsafe { libc::munmap(base.as_ptr().cast(), size) };
-    // The kernel refuses when giving back would split a mapping and no mapping is left. The pages at least can go;
-    // the address space stays reserved.
-    if answer != 0 {
-        // SAFETY: as above.
-        unsafe { libc::madvise(base.as_ptr().cast(), size, libc::MADV_DONTNEED) };
+pub(super) unsafe fn release(base: NonNull<u8>, size: usize) -> Result<(), Refusal> {
+    call("munmap", || {
+        // SAFETY: the caller's promise.
+        let answer = unsafe { libc::munmap(base.as_ptr().cast(), size) };
+        (answer == 0).then_some(())
+    })
+}
+
+/// Gives a mapping a name that `/proc/PID/smaps` shows, where the kernel keeps names (Linux 5.17, if built so).
+pub(super) fn name(base: NonNull<u8>, size: usize, name: &'static core::ffi::CStr) {
+    #[cfg(target_os = "linux")]
+    {
+        const PR_SET_VMA: libc::c_int = 0x53_56_4d_41;
+        const PR_SET_VMA_ANON_NAME: libc::c_ulong = 0;
+        // SAFETY: changes nothing but the name; the string is copied. Without it nothing is lost.
+        unsafe { libc::prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, base.as_ptr(), size, name.as_ptr()) };
     }
-    RESERVATIONS.fetch_sub(1, Ordering::Relaxed);
+    let _ = (base, size, name);
+}
+
+/// Whether [`guard`] holds, which is tried: there are kernels that do not know it, and emulators that say yes and do
+/// nothing.
+pub(super) fn guards_hold() -> bool {
+    let size = page_size();
+    let Ok((page, access)) = reserve(size) else { return false };
+    // SAFETY: the page is ours; if it is not in reach the kernel says so.
+    let holds = access == Access::Free && unsafe { guard(page, size).is_ok() && !is_readable(page) };
+    // SAFETY: nobody knows of it. If it is refused, a page of addresses is lost.
+    let _ = unsafe { release(page, size) };
+    holds
+}
+
+/// Whether a byte can be read, asked of the kernel, who answers `EFAULT` where we would die. If it cannot be asked: yes.
+fn is_readable(byte: NonNull<u8>) -> bool {
+    let mut pipe = [0; 2];
+    // SAFETY: the pointers are to live values, but for `byte`, which the kernel reads, if it can.
+    unsafe {
+        if libc::pipe(pipe.as_mut_ptr()) != 0 {
+            return true;
+        }
+        let answer = libc::write(pipe[1], byte.as_ptr().cast(), 1);
+        let refused = answer < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT);
+        libc::close(pipe[0]);
+        libc::close(pipe[1]);
+        !refused
+    }
+}
+
+/// What the system said when it refused a call. Making one allocates nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    call: &'static str,
+    errno: i32,
+}
+
+/// Every system call that can be refused goes through here, so that tests can have each of them refused.
+fn call<T>(name: &'static str, call: impl FnOnce() -> Option<T>) -> Result<T, Refusal> {
+    #[cfg(test)]
+    if let Some(errno) = super::faults::next(name) {
+        return Err(Refusal { call: name, errno });
+    }
+    call().ok_or_else(|| Refusal { call: name, errno: std::io::Error::last_os_error().raw_os_error().unwrap_or(0) })
 }
 
 /// The stack that the system gave the calling thread, from its lowest byte to above its highest; None if it cannot say.
@@ -105,24 +372,39 @@ fn stack_flag() -> libc::c_int {
     if cfg!(target_os = "linux") { libc::MAP_STACK } else { 0 }
 }
 
-/// Says which limit the call that just failed has met. Allocates nothing.
-fn refused(call: &'static str, size: usize) -> Error {
-    let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
-    if errno != libc::ENOMEM {
-        return Error::refused(call, errno, size);
-    }
-    let stacks = RESERVATIONS.load(Ordering::Relaxed);
-    if let Some(limit) = max_map_count() {
-        // Two mappings a stack; the program's own code and heap have the rest.
-        if stacks * 2 >= limit / 8 * 7 {
-            return Error::mapping_limit(stacks, limit, size);
+impl Refusal {
+    /// Says which limit was met by a call for a stack of so many bytes. Allocates nothing.
+    pub(super) fn explain(self, size: usize) -> Error {
+        let Self { call, errno } = self;
+        if errno != libc::ENOMEM {
+            return Error::refused(call, errno, size);
         }
+        if let Some(error) = mappings::exhausted(size) {
+            return error;
+        }
+        // SAFETY: the pointer is to a live value.
+        if let Some(limit) = limit(|limit| unsafe { libc::getrlimit(libc::RLIMIT_AS, limit) }) {
+            return Error::address_space_limit(limit, size);
+        }
+        if let Some(limit) = data_limit() {
+            return Error::data_limit(limit, size);
+        }
+        if overcommits_nothing() {
+            return Error::commit_limit(size);
+        }
+        Error::refused(call, errno, size)
     }
+}
+
+/// The process's limit of pages that can be written (on Linux), if it has one.
+fn data_limit() -> Option<u64> {
     // SAFETY: the pointer is to a live value.
-    if let Some(limit) = limit(|limit| unsafe { libc::getrlimit(libc::RLIMIT_AS, limit) }) {
-        return Error::address_space_limit(limit, size);
-    }
-    Error::refused(call, errno, size)
+    limit(|limit| unsafe { libc::getrlimit(libc::RLIMIT_DATA, limit) })
+}
+
+/// Whether the system promises no more memory than it has (`vm.overcommit_memory=2`).
+fn overcommits_nothing() -> bool {
+    cfg!(target_os = "linux") && number_in(c"/proc/sys/vm/overcommit_memory") == Some(2)
 }
 
 /// A limit of the process, if there is one. `get` asks for it.
@@ -133,13 +415,18 @@ fn limit(get: impl FnOnce(&mut libc::rlimit) -> libc::c_int) -> Option<u64> {
     (answer == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then(|| limit.rlim_cur.into())
 }
 
-/// Linux's limit of mappings a process may have.
-fn max_map_count() -> Option<usize> {
+/// Linux's limit of mappings a process may have. Read each time: it can be raised while the program runs.
+pub(super) fn max_map_count() -> Option<usize> {
     if !cfg!(target_os = "linux") {
         return None;
     }
+    number_in(c"/proc/sys/vm/max_map_count")
+}
+
+/// A number that the kernel shows in a file. Allocates nothing.
+fn number_in(path: &core::ffi::CStr) -> Option<usize> {
     // SAFETY: the path is a C string.
-    let file = unsafe { libc::open(c"/proc/sys/vm/max_map_count".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if file < 0 {
         return None;
     }

@@ -14,17 +14,33 @@ pub(super) fn page_size() -> usize {
 /// More than this is refused: Miri ends where memory runs out.
 const LARGEST: usize = 1 << 30;
 
-/// Allocates what is address space elsewhere: all of it costs memory of the interpreter's.
-pub(super) fn reserve(size: usize) -> Result<NonNull<u8>, Error> {
-    let refused = Error::refused("Miri", libc::ENOMEM, size);
-    let layout = layout(size).filter(|layout| layout.size() <= LARGEST).ok_or(refused)?;
-    // SAFETY: a stack and its guard are not empty.
-    NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(refused)
+/// What may be done with reserved address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everything.
+    Free,
+    /// Nothing here is.
+    #[expect(dead_code, reason = "the system counts nothing")]
+    Counted,
 }
 
-/// It is all usable, and zero like new pages.
-pub(super) fn commit(_: NonNull<u8>, _: usize) -> Result<(), Error> {
-    Ok(())
+/// What was refused.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal;
+
+impl Refusal {
+    /// As an error for a stack of so many bytes.
+    pub(super) fn explain(self, size: usize) -> Error {
+        Error::refused("Miri", libc::ENOMEM, size)
+    }
+}
+
+/// Allocates what is address space elsewhere: all of it costs memory of the interpreter's.
+pub(super) fn reserve(size: usize) -> Result<(NonNull<u8>, Access), Refusal> {
+    let layout = layout(size).filter(|layout| layout.size() <= LARGEST).ok_or(Refusal)?;
+    // SAFETY: a stack and its guard are not empty.
+    let base = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or(Refusal)?;
+    Ok((base, Access::Free))
 }
 
 /// Gives a reservation back.
@@ -32,16 +48,84 @@ pub(super) fn commit(_: NonNull<u8>, _: usize) -> Result<(), Error> {
 /// # Safety
 ///
 /// It must come from [`reserve`] with the same size, and nobody may use it any more.
-pub(super) unsafe fn release(base: NonNull<u8>, size: usize) {
-    if let Some(layout) = layout(size) {
-        // SAFETY: the caller's promise.
-        unsafe { dealloc(base.as_ptr(), layout) };
-    }
+pub(super) unsafe fn release(base: NonNull<u8>, size: usize) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise.
+    layout(size).map(|layout| unsafe { dealloc(base.as_ptr(), layout) }).ok_or(Refusal)
+}
+
+/// As many places as one call takes.
+pub(super) const PLACES: usize = 64;
+
+/// Pages.
+pub(super) type Place = (NonNull<u8>, usize);
+
+/// Describes pages.
+pub(super) fn place(start: NonNull<u8>, size: usize) -> Place {
+    (start, size)
+}
+
+/// What was in the pages is lost, as elsewhere.
+///
+/// # Safety
+///
+/// They must be ours, and nobody may use them.
+pub(super) unsafe fn decommit(start: NonNull<u8>, size: usize) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise.
+    unsafe { start.write_bytes(0, size) };
+    Ok(())
+}
+
+/// # Safety
+///
+/// As for [`decommit`].
+pub(super) unsafe fn decommit_all(places: &[Place]) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise.
+    places.iter().try_for_each(|&(start, size)| unsafe { decommit(start, size) })
+}
+
+/// Nothing is out of reach.
+pub(super) fn guards_hold() -> bool {
+    false
+}
+
+/// Miri has no limit of mappings.
+pub(super) fn max_map_count() -> Option<usize> {
+    None
 }
 
 /// Miri does not say.
 pub(super) fn thread_stack() -> Option<core::ops::Range<usize>> {
     None
+}
+
+/// Miri shows nobody.
+pub(super) fn name(_: NonNull<u8>, _: usize, _: &core::ffi::CStr) {}
+
+/// What changes nothing here.
+macro_rules! nothing {
+    ($($name:ident)*) => {
+        $(
+            /// Everything is in reach, always.
+            ///
+            /// # Safety
+            ///
+            /// None.
+            pub(super) unsafe fn $name(_: NonNull<u8>, _: usize) -> Result<(), Refusal> {
+                Ok(())
+            }
+        )*
+    };
+}
+
+nothing!(commit uncommit protect populate guard unguard);
+
+/// The same.
+///
+/// # Safety
+///
+/// None.
+pub(super) unsafe fn guard_all(_: &[Place]) -> Result<(), Refusal> {
+    Ok(())
 }
 
 fn layout(size: usize) -> Option<Layout> {

@@ -1,9 +1,9 @@
 //! Which stacks exist: every mapped one, with its guard, found by any address within it.
 //!
-//! A hash table, because it has to serve a hundred thousand stacks that come and go in any order. A stack of up to 2^k
-//! bytes, guard included, is of class k and is filed under the number of the 2^k bytes in which it begins. An address
-//! within lies in those or in the next ones; so looking one up takes two probes for each class in use, and programs have
-//! few sizes.
+//! A hash table, because it has to serve a hundred thousand stacks that come and go in any order. What is filed is an
+//! [`Area`], one stack or a row of them. One of up to 2^k bytes, guards included, is of class k and is filed under the
+//! number of the 2^k bytes in which it begins. An address within lies in those or in the next ones; so looking one up takes
+//! two probes for each class in use, and programs have few sizes.
 //!
 //! Whoever maps or unmaps a stack changes the table under a lock. Looking up takes none, so that it scales: a
 //! sequence number, odd during a change, tells the reader that what it read may be torn and
@@ -13,7 +13,6 @@
 //! be reading it, and all of them together are no larger than the last.
 
 use core::hint;
-use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -21,18 +20,58 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 #[derive(Debug)]
 pub(super) struct NoMemory;
 
-/// Files a stack: its lowest address, that of the guard, and the one above its highest.
-pub(super) fn insert(stack: Range<usize>) -> Result<(), NoMemory> {
-    TABLE.insert(stack)
+/// One stack, or several of one size in a row, each with its guard below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Area {
+    /// The lowest address, that of the first guard.
+    pub(super) start: usize,
+    /// The address above the highest.
+    pub(super) end: usize,
+    /// From one stack to the next. The length is a multiple of it.
+    pub(super) stride: usize,
+    /// Bytes of guard that each begins with.
+    pub(super) guard: usize,
 }
 
-/// Takes a stack out, before it is unmapped. It must have been filed.
-pub(super) fn remove(stack: Range<usize>) {
-    TABLE.remove(stack);
+impl Area {
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    fn contains(&self, address: usize) -> bool {
+        (self.start..self.end).contains(&address)
+    }
+
+    /// The stack in which an address of the area lies, or whose guard. Whoever reads a torn one reads again.
+    fn stack(&self, address: usize) -> Found {
+        let base = address - (address - self.start) % self.stride;
+        Found { base, limit: base.wrapping_add(self.guard), top: base.wrapping_add(self.stride) }
+    }
 }
 
-/// The stack, with its guard, in which an address lies.
-pub(super) fn find(address: usize) -> Option<Range<usize>> {
+/// A stack that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The lowest address of its guard.
+    pub(super) base: usize,
+    /// The lowest of the stack.
+    pub(super) limit: usize,
+    /// Above its highest.
+    pub(super) top: usize,
+}
+
+/// Files stacks.
+pub(super) fn insert(area: Area) -> Result<(), NoMemory> {
+    TABLE.insert(area)
+}
+
+/// Takes out what was filed with this start, before it is unmapped.
+pub(super) fn remove(area: Area) {
+    TABLE.remove(area);
+}
+
+/// The stack in which, or in whose guard, an address lies.
+pub(super) fn find(address: usize) -> Option<Found> {
     TABLE.find(address)
 }
 
@@ -51,8 +90,8 @@ struct Changing;
 static TABLE: Table = Table::new();
 
 struct Table {
-    /// How many stacks there are. Locked to change anything.
-    stacks: Mutex<usize>,
+    /// How many areas there are. Locked to change anything.
+    areas: Mutex<usize>,
     /// Odd during a change.
     sequence: AtomicUsize,
     /// The block in use. `BLOCKS` means none yet.
@@ -68,11 +107,13 @@ const FIRST: usize = 64;
 /// No more would fit into the address space.
 const BLOCKS: usize = usize::BITS as usize - FIRST.ilog2() as usize - size_of::<Slot>().ilog2() as usize;
 
-/// A stack, or zeroes.
+/// An area, or zeroes.
 #[derive(Default)]
 struct Slot {
     start: AtomicUsize,
     end: AtomicUsize,
+    stride: AtomicUsize,
+    guard: AtomicUsize,
 }
 
 /// On a cache line of its own (a pair of them, where they are fetched in pairs): it is read far more often than its
@@ -83,7 +124,7 @@ struct Apart<T>(T);
 impl Table {
     const fn new() -> Self {
         Self {
-            stacks: Mutex::new(0),
+            areas: Mutex::new(0),
             sequence: AtomicUsize::new(0),
             current: AtomicUsize::new(BLOCKS),
             classes: AtomicUsize::new(0),
@@ -92,36 +133,36 @@ impl Table {
         }
     }
 
-    fn insert(&self, stack: Range<usize>) -> Result<(), NoMemory> {
-        let mut stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+    fn insert(&self, area: Area) -> Result<(), NoMemory> {
+        let mut areas = self.areas.lock().unwrap_or_else(PoisonError::into_inner);
         let block = match self.block() {
-            Some(block) if *stacks < block.len() / 2 => block,
+            Some(block) if *areas < block.len() / 2 => block,
             _ => self.grow()?,
         };
         self.change(|| {
-            self.classes.fetch_or(1 << class(&stack), Ordering::Relaxed);
-            file(block, &stack);
+            self.classes.fetch_or(1 << class(&area), Ordering::Relaxed);
+            file(block, &area);
         });
-        *stacks += 1;
+        *areas += 1;
         Ok(())
     }
 
-    fn remove(&self, stack: Range<usize>) {
-        let mut stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+    fn remove(&self, area: Area) {
+        let mut areas = self.areas.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(block) = self.block() else { return };
-        let Some(place) = probe(block, home(block, &stack)).find(|&place| block[place].start() == stack.start) else {
+        let Some(place) = probe(block, home(block, &area)).find(|&place| block[place].start() == area.start) else {
             return;
         };
         self.change(|| take_out(block, place));
-        *stacks -= 1;
+        *areas -= 1;
         self.removals.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn find(&self, address: usize) -> Option<Range<usize>> {
+    fn find(&self, address: usize) -> Option<Found> {
         /// Far more than it takes unless whoever changes the table has been interrupted.
         const ATTEMPTS: usize = 1000;
         self.try_read(ATTEMPTS, || self.look_up(address)).unwrap_or_else(|_| {
-            let _stacks = self.stacks.lock().unwrap_or_else(PoisonError::into_inner);
+            let _areas = self.areas.lock().unwrap_or_else(PoisonError::into_inner);
             self.look_up(address)
         })
     }
@@ -145,7 +186,7 @@ impl Table {
     }
 
     /// What it says holds if there was no change meanwhile. Ends in any case.
-    fn look_up(&self, address: usize) -> Option<Range<usize>> {
+    fn look_up(&self, address: usize) -> Option<Found> {
         let block = self.block()?;
         let mut classes = self.classes.load(Ordering::Relaxed);
         while classes != 0 {
@@ -154,10 +195,10 @@ impl Table {
             let granule = address >> class;
             for granule in [granule, granule.saturating_sub(1)] {
                 let found = probe(block, hash(block, class, granule))
-                    .map(|place| block[place].range())
-                    .find(|stack| stack.contains(&address));
-                if found.is_some() {
-                    return found;
+                    .map(|place| block[place].area())
+                    .find(|area| area.contains(address) && area.stride != 0);
+                if let Some(area) = found {
+                    return Some(area.stack(address));
                 }
             }
         }
@@ -181,7 +222,7 @@ impl Table {
         block.resize_with(length, Slot::default);
         for slot in self.block().unwrap_or_default() {
             if slot.start() != 0 {
-                file(&block, &slot.range());
+                file(&block, &slot.area());
             }
         }
         let block = self.blocks.get(next).ok_or(NoMemory)?.get_or_init(|| block);
@@ -207,25 +248,29 @@ impl Slot {
         self.start.load(Ordering::Relaxed)
     }
 
-    fn range(&self) -> Range<usize> {
-        self.start()..self.end.load(Ordering::Relaxed)
+    /// Torn if it is being changed.
+    fn area(&self) -> Area {
+        let load = |field: &AtomicUsize| field.load(Ordering::Relaxed);
+        Area { start: load(&self.start), end: load(&self.end), stride: load(&self.stride), guard: load(&self.guard) }
     }
 
-    fn set(&self, stack: &Range<usize>) {
-        self.start.store(stack.start, Ordering::Relaxed);
-        self.end.store(stack.end, Ordering::Relaxed);
+    fn set(&self, area: &Area) {
+        self.start.store(area.start, Ordering::Relaxed);
+        self.end.store(area.end, Ordering::Relaxed);
+        self.stride.store(area.stride, Ordering::Relaxed);
+        self.guard.store(area.guard, Ordering::Relaxed);
     }
 }
 
-/// The least k for which the stack has no more than 2^k bytes.
-fn class(stack: &Range<usize>) -> u32 {
-    (stack.len() - 1).ilog2() + 1
+/// The least k for which the area has no more than 2^k bytes.
+fn class(area: &Area) -> u32 {
+    (area.len() - 1).ilog2() + 1
 }
 
-/// Where a stack belongs.
-fn home(block: &[Slot], stack: &Range<usize>) -> usize {
-    let class = class(stack);
-    hash(block, class, stack.start >> class)
+/// Where an area belongs.
+fn home(block: &[Slot], area: &Area) -> usize {
+    let class = class(area);
+    hash(block, class, area.start >> class)
 }
 
 /// Fibonacci hashing: numbers that follow one another are spread evenly.
@@ -242,12 +287,12 @@ fn probe(block: &[Slot], home: usize) -> impl Iterator<Item = usize> {
     (home..home + block.len()).map(move |place| place & mask).take_while(|&place| block[place].start() != 0)
 }
 
-/// Puts a stack into the first place from its home on that is free; half of them are.
-fn file(block: &[Slot], stack: &Range<usize>) {
-    let home = home(block, stack);
+/// Puts an area into the first place from its home on that is free; half of them are.
+fn file(block: &[Slot], area: &Area) {
+    let home = home(block, area);
     let mask = block.len() - 1;
     let free = home + probe(block, home).count();
-    block[free & mask].set(stack);
+    block[free & mask].set(area);
 }
 
 /// Frees a place, and moves up those behind it that could not be put there.
@@ -255,20 +300,21 @@ fn take_out(block: &[Slot], place: usize) {
     let mask = block.len() - 1;
     let mut hole = place;
     for next in probe(block, (place + 1) & mask) {
-        let stack = block[next].range();
+        let area = block[next].area();
         // Not if its home lies between the hole and its place: it would not be found any more.
-        let from_home = next.wrapping_sub(home(block, &stack)) & mask;
+        let from_home = next.wrapping_sub(home(block, &area)) & mask;
         if from_home >= next.wrapping_sub(hole) & mask {
-            block[hole].set(&stack);
+            block[hole].set(&area);
             hole = next;
         }
     }
-    block[hole].set(&(0..0));
+    block[hole].set(&Area { start: 0, end: 0, stride: 0, guard: 0 });
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::ops::Range;
     use std::collections::BTreeMap;
     use std::sync::atomic::AtomicBool;
     use std::thread;
@@ -285,6 +331,23 @@ mod tests {
         }
     }
 
+    const GUARD: usize = 100;
+
+    /// A row of so many stacks, or fewer if they do not fill the range.
+    fn row(range: Range<usize>, count: usize) -> Area {
+        let count = if range.len().is_multiple_of(count) { count } else { 1 };
+        Area { start: range.start, end: range.end, stride: range.len() / count, guard: GUARD }
+    }
+
+    /// The stack of a row in which an address lies.
+    fn stack(area: Area, address: usize) -> Found {
+        let mut base = area.start;
+        while base + area.stride <= address {
+            base += area.stride;
+        }
+        Found { base, limit: base + GUARD, top: base + area.stride }
+    }
+
     /// Puts a stack where the model has room for it.
     fn place(random: &mut Random, model: &BTreeMap<usize, usize>) -> Option<Range<usize>> {
         const PAGE: usize = 4096;
@@ -297,6 +360,7 @@ mod tests {
 
     #[test]
     fn every_address_of_every_stack_is_found_and_no_other() {
+        const ROW: usize = 4;
         let rounds = if cfg!(miri) { 30 } else { 3_000 };
         let table = Table::new();
         let mut model = BTreeMap::new();
@@ -306,28 +370,28 @@ mod tests {
             // Grows, shrinks, grows again.
             if random.below(10) < if round / 1_000 % 2 == 0 { 7 } else { 3 } {
                 if let Some(stack) = place(&mut random, &model) {
-                    table.insert(stack.clone()).expect("memory");
+                    table.insert(row(stack.clone(), ROW)).expect("memory");
                     model.insert(stack.start, stack.end);
                 }
             } else if let Some((&start, &end)) = model.range(random.below(40_000) * 4096..).next() {
-                table.remove(start..end);
+                table.remove(row(start..end, ROW));
                 model.remove(&start);
             }
             most = most.max(model.len());
             if round % 100 == 0 {
                 for (&start, &end) in &model {
                     for address in [start, (start + end) / 2, end - 1] {
-                        assert_eq!(table.find(address), Some(start..end));
+                        assert_eq!(table.find(address), Some(stack(row(start..end, ROW), address)));
                     }
                 }
             }
             let address = random.below(40_000 * 4096);
             let expected = model.range(..=address).next_back().filter(|&(_, &end)| address < end);
-            assert_eq!(table.find(address), expected.map(|(&start, &end)| start..end));
+            assert_eq!(table.find(address), expected.map(|(&start, &end)| stack(row(start..end, ROW), address)));
         }
         assert!(most > FIRST || cfg!(miri), "the table has not grown: {most} stacks");
         for (&start, &end) in &model {
-            table.remove(start..end);
+            table.remove(row(start..end, ROW));
         }
         assert!(model.keys().all(|&start| table.find(start).is_none()));
     }
@@ -339,14 +403,17 @@ mod tests {
         let stack_at = |n: usize| (n + 1) * 0x10000..(n + 1) * 0x10000 + 0x10000 - 4096 * (n % 3);
         let lasting: Vec<_> = (0..FIRST / 4).map(|n| stack_at(4 * n)).collect();
         for stack in &lasting {
-            table.insert(stack.clone()).expect("memory");
+            table.insert(row(stack.clone(), 1)).expect("memory");
         }
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     for stack in &lasting {
-                        assert_eq!(table.find(stack.start + 5), Some(stack.clone()));
+                        assert_eq!(
+                            table.find(stack.start + 5),
+                            Some(self::stack(row(stack.clone(), 1), stack.start + 5))
+                        );
                         assert_eq!(table.find(stack.start - 5), None, "nobody has mapped that");
                     }
                 }
@@ -354,8 +421,8 @@ mod tests {
             for round in 0..rounds {
                 // More and more, so that the block is changed as well.
                 let others = || (0..2 * round).map(|n| stack_at(4 * n + 1));
-                others().for_each(|stack| table.insert(stack).expect("memory"));
-                others().for_each(|stack| table.remove(stack));
+                others().for_each(|stack| table.insert(row(stack, 1)).expect("memory"));
+                others().for_each(|stack| table.remove(row(stack, 1)));
             }
             over.store(true, Ordering::Relaxed);
         });

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::hint::black_box;
 
 use common::run;
-use switchback::stack::DEFAULT_RESERVE;
+use switchback::stack::{DEFAULT_RESERVE, Pool};
 use switchback_runtime as rt;
 
 /// Uses at least a kilobyte of stack a level.
@@ -62,7 +62,9 @@ fn stacks_of_a_size_of_their_own_are_given_back() {
         for _ in 0..10 {
             rt::Builder::new().stack_size(2 * DEFAULT_RESERVE).spawn(|| ()).unwrap().join().unwrap();
         }
-        let after = rt::metrics().unwrap();
-        assert_eq!((after.stacks, after.stacks_cached), (1, 0));
+        assert_eq!(rt::metrics().unwrap().stacks, 1);
+        // No other test has tasks of this size.
+        let stats = Pool::of(2 * DEFAULT_RESERVE).unwrap().stats();
+        assert_eq!((stats.in_use, stats.peak <= 16), (0, true), "each used that of the one before: {stats:?}");
     });
 }

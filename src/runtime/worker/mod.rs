@@ -145,7 +145,7 @@ pub(crate) fn metrics() -> Option<Metrics> {
             spawned: local.spawned.get(),
             completed: local.completed.get(),
             stacks: stacks.in_use(),
-            stacks_cached: stacks.cached(),
+            stacks_cached: stack::pools().map(|pool| pool.stats().cached).sum(),
             stack_reserve: switchback::stack::DEFAULT_RESERVE,
         }
     })
@@ -197,7 +197,8 @@ impl Local {
             Resumed::Yielded(request) => request,
             Resumed::Returned(()) => {
                 self.retire(key);
-                self.stacks.borrow_mut().give_back(fiber.into_stack(), stack_size);
+                drop(fiber.into_stack());
+                self.stacks.borrow_mut().gone();
                 return true;
             }
         };
