@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use crate::peers::{Boost, Corosensei, Generator, OnStack, Peer, PlainCall, Psm, Switchback, Symmetric};
-use crate::stacks::{self, Slot};
+use crate::slots::{self, Slot};
 use crate::{Contender, Job, Work, repeat};
 
 /// A job that those who have a skill do, and for comparison what others do.
@@ -48,7 +48,7 @@ pub const PLACES: &[Job] = &[
 ];
 
 fn one_slot() -> Slot {
-    stacks::slots(1).next().expect("one")
+    slots::slots(1).next().expect("one")
 }
 
 /// One resume and the suspend that answers it, a word each way.
@@ -85,7 +85,7 @@ fn resume_with_floats<P: Peer>() -> Work {
 
 /// One switch between two contexts.
 fn back_and_forth<P: Symmetric>() -> Work {
-    let mut stacks = stacks::slots(2);
+    let mut stacks = slots::slots(2);
     let mut pair = P::pair([(); 2].map(|()| stacks.next().expect("one of two")));
     Box::new(move |count| {
         let start = Instant::now();
@@ -125,27 +125,27 @@ fn call_on_stack<P: OnStack>() -> Work {
 }
 
 fn ring_of_10<P: Peer>() -> Work {
-    ring::<P>(stacks::slots(10))
+    ring::<P>(slots::slots(10))
 }
 
 fn ring_of_1_000<P: Peer>() -> Work {
-    ring::<P>(stacks::slots(1_000))
+    ring::<P>(slots::slots(1_000))
 }
 
 fn ring_of_100_000<P: Peer>() -> Work {
-    ring::<P>(stacks::slots(100_000))
+    ring::<P>(slots::slots(100_000))
 }
 
 fn ring_of_adjacent<P: Peer>() -> Work {
-    ring::<P>(stacks::adjacent(1_000))
+    ring::<P>(slots::adjacent(1_000))
 }
 
 fn ring_aligned<P: Peer>() -> Work {
-    ring::<P>(stacks::aligned(10))
+    ring::<P>(slots::aligned(10))
 }
 
 fn ring_staggered<P: Peer>() -> Work {
-    ring::<P>(stacks::staggered(10))
+    ring::<P>(slots::staggered(10))
 }
 
 /// One resume and suspend of another coroutine each time: what caches and branch predictors make of it.

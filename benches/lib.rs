@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 pub mod jobs;
 pub mod peers;
-pub mod stacks;
+pub mod slots;
 pub mod timing;
 
 /// One job, and who does it.

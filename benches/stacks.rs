@@ -1,86 +1,180 @@
-//! Stacks in one mapping, the same for every peer that accepts a user's stack: a hundred thousand mappings with a guard
-//! each would exceed what the kernel allows a process.
+//! Stacks: from the pool, warm and cold, beside the bare system calls, a mapping of its own, and a peer's.
 
-use std::num::NonZeroUsize;
+use std::hint::black_box;
 use std::ptr::{self, NonNull};
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
 
-/// Usable bytes of a stack.
-pub const SIZE: usize = 64 * 1024;
+use corosensei::stack::{DefaultStack, Stack as _};
+use switchback::stack::{Mapped, Pool, Pooled, Stack, guard_size};
+use switchback_benches::{Contender, Job, Work, repeat, timing};
 
-const PAGE: usize = 4096;
+const SIZE: usize = 64 * 1024;
 
-/// A stack that is never given back. It has no guard: what runs in the benchmarks needs little.
-#[derive(Clone, Copy)]
-pub struct Slot {
-    /// The address just above the highest byte.
-    pub top: NonNull<u8>,
-    /// The address of the lowest byte.
-    pub limit: NonNull<u8>,
+fn main() {
+    timing::run(&[
+        Job {
+            name: "warm: taken and given back",
+            contenders: &[
+                Contender { name: "pool", prepare: warm },
+                Contender { name: "pool, looked up", prepare: warm_looked_up },
+                Contender { name: "mapping of its own", prepare: mapped },
+                Contender { name: "corosensei", prepare: corosenseis },
+            ],
+        },
+        Job {
+            name: "cold: taken, one page touched",
+            contenders: &[
+                Contender { name: "pool", prepare: cold },
+                Contender { name: "bare guard and touch", prepare: bare },
+                Contender { name: "mapping of its own", prepare: cold_mapped },
+                Contender { name: "corosensei", prepare: cold_corosenseis },
+            ],
+        },
+        Job {
+            name: "warm, two threads at once",
+            contenders: &[
+                Contender { name: "pool", prepare: || on_threads(2, warm_on_threads) },
+                Contender { name: "one thread", prepare: || on_threads(1, warm_on_threads) },
+            ],
+        },
+        Job {
+            name: "cold, two threads at once",
+            contenders: &[
+                Contender { name: "pool", prepare: || on_threads(2, cold_part) },
+                Contender { name: "one thread", prepare: || on_threads(1, cold_part) },
+            ],
+        },
+    ]);
 }
 
-/// Stacks that follow one another with a page between them, where a guard would be.
-pub fn slots(count: usize) -> impl Iterator<Item = Slot> {
-    cut(count, SIZE, SIZE + PAGE, |_| 0)
+fn pool() -> Pool {
+    Pool::of(SIZE).expect("it makes sense")
 }
 
-/// Stacks that follow one another with nothing between them, at distances of a power of two.
-pub fn adjacent(count: usize) -> impl Iterator<Item = Slot> {
-    cut(count, SIZE, SIZE, |_| 0)
+fn warm() -> Work {
+    let pool = pool();
+    Box::new(move |count| warm_part(pool, count))
 }
 
-/// Stacks so small that we do not stagger them, whose tops are all at the same offset in their page, so that they share
-/// the sets of the caches.
-pub fn aligned(count: usize) -> impl Iterator<Item = Slot> {
-    cut(count, SIZE / 4, SIZE / 4, |_| 0)
+fn warm_looked_up() -> Work {
+    Box::new(|count| repeat(count, || drop(black_box(Pooled::new(black_box(SIZE)).expect("a stack")))))
 }
 
-/// The same, each a pair of cache lines lower in its page than its neighbour.
-pub fn staggered(count: usize) -> impl Iterator<Item = Slot> {
-    cut(count, SIZE / 4, SIZE / 4, |index| index % 16 * 128)
+fn mapped() -> Work {
+    Box::new(|count| repeat(count, || drop(black_box(Mapped::new(black_box(SIZE)).expect("a stack")))))
 }
 
-/// Maps `count` stacks of `size` bytes whose tops are `stride` bytes apart, each lowered by what `lower` says for it.
-fn cut(count: usize, size: usize, stride: usize, lower: fn(usize) -> usize) -> impl Iterator<Item = Slot> {
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
-    // SAFETY: a new private mapping disturbs no other.
-    let base = unsafe { libc::mmap(ptr::null_mut(), count * stride, protection, flags, -1, 0) };
-    assert_ne!(base, libc::MAP_FAILED, "{count} stacks: {}", std::io::Error::last_os_error());
-    // A huge page would make hundreds of stacks resident at once. Refused by kernels that have none.
-    // SAFETY: advice on our own mapping.
-    unsafe { libc::madvise(base, count * stride, libc::MADV_NOHUGEPAGE) };
-    let base = NonNull::new(base.cast::<u8>()).expect("the kernel maps nothing at zero unasked");
-    (0..count).map(move |index| {
-        // SAFETY: all within the mapping.
-        unsafe {
-            let top = base.add((index + 1) * stride);
-            Slot { top: top.sub(lower(index)), limit: top.sub(size) }
-        }
+fn corosenseis() -> Work {
+    Box::new(|count| repeat(count, || drop(black_box(DefaultStack::new(black_box(SIZE)).expect("a stack")))))
+}
+
+fn warm_part(pool: Pool, count: u64) -> Duration {
+    repeat(count, || drop(black_box(pool.take().expect("a stack"))))
+}
+
+/// Writes below the top, as the first frame does.
+fn touch(top: *mut u8) {
+    // SAFETY: the topmost word of a stack on which nothing runs.
+    unsafe { top.cast::<usize>().sub(1).write_volatile(1) }
+}
+
+/// Makes so many and keeps them all, which is no part of the job.
+fn keep_all<T>(count: u64, mut make: impl FnMut() -> T) -> (Duration, Vec<T>) {
+    let mut kept = Vec::with_capacity(usize::try_from(count).expect("few"));
+    let elapsed = repeat(count, || kept.push(make()));
+    (elapsed, kept)
+}
+
+fn cold() -> Work {
+    let pool = pool();
+    Box::new(move |count| {
+        let (elapsed, kept) = cold_part(pool, count);
+        drop(kept);
+        pool.trim();
+        elapsed
     })
 }
 
-// SAFETY: the mapping is never given back, each slot is used by one coroutine at a time, and none needs what it holds.
-unsafe impl switchback::stack::Stack for Slot {
-    #[inline]
-    fn top(&self) -> NonNull<u8> {
-        self.top
-    }
-
-    #[inline]
-    fn limit(&self) -> NonNull<u8> {
-        self.limit
-    }
+fn cold_part(pool: Pool, count: u64) -> (Duration, Vec<Pooled>) {
+    keep_all(count, || {
+        let stack = pool.take().expect("a stack");
+        touch(stack.top().as_ptr());
+        stack
+    })
 }
 
-// SAFETY: as above.
-unsafe impl corosensei::stack::Stack for Slot {
-    #[inline]
-    fn base(&self) -> NonZeroUsize {
-        self.top.addr()
-    }
+/// What no user of guard regions can do without: one call for the guard, and the fault of the page. In one mapping that is
+/// there already, as a pool's is.
+fn bare() -> Work {
+    const MADV_GUARD_INSTALL: libc::c_int = 102;
+    const ROOM: usize = 1 << 30;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+    Box::new(move |count| {
+        // SAFETY: a new private mapping disturbs no other.
+        let base = unsafe { libc::mmap(ptr::null_mut(), ROOM, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        let base = NonNull::new(base.cast::<u8>()).filter(|_| base != libc::MAP_FAILED).expect("room");
+        let stride = SIZE + guard_size();
+        assert!(count as usize * stride <= ROOM, "more than there is room for");
+        let mut next = 0;
+        let elapsed = repeat(count, || {
+            // SAFETY: within the mapping.
+            unsafe {
+                let guard = base.add(next * stride);
+                assert_eq!(libc::madvise(guard.as_ptr().cast(), guard_size(), MADV_GUARD_INSTALL), 0, "Linux 6.13");
+                touch(guard.as_ptr().add(stride));
+            }
+            next += 1;
+        });
+        // SAFETY: nobody uses it any more.
+        unsafe { libc::munmap(base.as_ptr().cast(), ROOM) };
+        elapsed
+    })
+}
 
-    #[inline]
-    fn limit(&self) -> NonZeroUsize {
-        self.limit.addr()
-    }
+fn cold_mapped() -> Work {
+    let make = || {
+        let stack = Mapped::new(SIZE).expect("a stack");
+        touch(stack.top().as_ptr());
+        stack
+    };
+    Box::new(move |count| keep_all(count, make).0)
+}
+
+fn cold_corosenseis() -> Work {
+    let make = || {
+        let stack = DefaultStack::new(SIZE).expect("a stack");
+        touch(ptr::with_exposed_provenance_mut(stack.base().get()));
+        stack
+    };
+    Box::new(move |count| keep_all(count, make).0)
+}
+
+fn warm_on_threads(pool: Pool, count: u64) -> (Duration, Vec<Pooled>) {
+    (warm_part(pool, count), Vec::new())
+}
+
+/// Does it so many times in all, shared by threads that begin at once; how long the last one took.
+fn on_threads(threads: u64, part: fn(Pool, u64) -> (Duration, Vec<Pooled>)) -> Work {
+    let pool = pool();
+    Box::new(move |count| {
+        let together = Barrier::new(usize::try_from(threads).expect("few"));
+        let one = || {
+            // So that the thread has its shelf.
+            drop(pool.take());
+            together.wait();
+            let (elapsed, kept) = part(pool, count / threads);
+            // Nobody gives back while another still takes.
+            together.wait();
+            drop(kept);
+            elapsed
+        };
+        let last = thread::scope(|scope| {
+            let running: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+            running.into_iter().map(|thread| thread.join().expect("it has stacks")).max().expect("a thread")
+        });
+        pool.trim();
+        last
+    })
 }

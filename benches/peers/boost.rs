@@ -4,7 +4,7 @@ use context::stack::{ProtectedFixedSizeStack, Stack};
 use context::{Context, Transfer};
 
 use super::{Peer, Symmetric};
-use crate::stacks::{SIZE, Slot};
+use crate::slots::{SIZE, Slot};
 
 /// See the module.
 pub struct Boost;

@@ -4,7 +4,7 @@ use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult};
 
 use super::{OnStack, Peer};
-use crate::stacks::{SIZE, Slot};
+use crate::slots::{SIZE, Slot};
 
 /// See the module.
 pub struct Corosensei;

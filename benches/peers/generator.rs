@@ -3,7 +3,7 @@
 use generator::{Generator as Coroutine, Gn, Scope};
 
 use super::Peer;
-use crate::stacks::{SIZE, Slot};
+use crate::slots::{SIZE, Slot};
 
 /// See the module.
 pub struct Generator;

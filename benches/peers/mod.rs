@@ -12,7 +12,7 @@ pub use generator::Generator;
 pub use on_stack::{PlainCall, Psm};
 pub use switchback::Switchback;
 
-use crate::stacks::Slot;
+use crate::slots::Slot;
 
 /// A library of coroutines.
 pub trait Peer: 'static {

@@ -1,7 +1,7 @@
 //! Who calls a function on another stack and does nothing else.
 
 use super::OnStack;
-use crate::stacks::Slot;
+use crate::slots::Slot;
 
 /// What `stacker` rests on. It leaves it to the caller that no panic escapes.
 pub struct Psm;

@@ -5,7 +5,7 @@ use switchback::stack::Mapped;
 use switchback::{Coroutine, Resumed, Yielder};
 
 use super::{OnStack, Peer, Symmetric};
-use crate::stacks::{SIZE, Slot};
+use crate::slots::{SIZE, Slot};
 
 /// See the module.
 pub struct Switchback;
