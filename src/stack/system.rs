@@ -238,7 +238,7 @@ unsafe fn advise_all(places: &[Place], advice: libc::c_int) -> Result<(), Refusa
     Ok(())
 }
 
-/// How many bytes have been advised, from the first place on. None if the kernel does not know the call.
+/// How many bytes have been advised, from the first place on: zero if the kernel does not know the call.
 ///
 /// # Safety
 ///
