@@ -7,13 +7,12 @@
 mod common;
 
 use std::cell::Cell;
-use std::env;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::{ExitCode, Output};
 use std::ptr::NonNull;
 
-use common::in_another_process;
+use common::cases;
 use switchback::stack::{DEFAULT_RESERVE, Mapped, Stack};
 use switchback::{Coroutine, Resumed, Scoped, Yielder, on_stack, scoped};
 
@@ -142,60 +141,22 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Set for the process of one case, to its name.
-const CASE: &str = "SWITCHBACK_CASE";
-
 fn main() -> ExitCode {
-    if cfg!(miri) {
-        println!("no case is run: Miri starts no processes");
-        return ExitCode::SUCCESS;
-    }
-    if let Ok(name) = env::var(CASE) {
-        (CASES.iter().find(|case| case.name == name).expect("the name of a case").run)();
-        return ExitCode::SUCCESS;
-    }
-    if cfg!(miri) {
-        // It starts no processes, and always unwinds: the other tests are for it.
-        return ExitCode::SUCCESS;
-    }
-    let wanted = wanted();
-    let (cases, others): (Vec<_>, Vec<_>) = CASES.iter().partition(|case| wanted(case.name));
-    let mut failed = 0;
-    for case in &cases {
-        let output = in_another_process(case.name, &[(CASE, case.name)]);
-        let end = if cfg!(panic = "abort") { &case.aborting } else { &case.unwinding };
-        match end.is_met_by(&output) {
-            true => println!("test {} ... ok", case.name),
-            false => {
-                failed += 1;
-                println!("test {} ... FAILED\n{output:?}", case.name);
-            }
-        }
-    }
-    // As libtest says it, for whoever counts.
-    let result = if failed == 0 { "ok" } else { "FAILED" };
-    let (passed, filtered) = (cases.len() - failed, others.len());
-    println!(
-        "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {filtered} filtered out"
-    );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    cases::main(CASES)
 }
 
-/// Which cases the arguments mean, as libtest understands them: those whose name has one of the words, and of what
-/// follows a `--skip` none.
-fn wanted() -> impl Fn(&str) -> bool {
-    let (mut words, mut skipped) = (Vec::new(), Vec::new());
-    let mut arguments = env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.strip_prefix("--") {
-            Some("skip") => skipped.extend(arguments.next()),
-            Some(_) => {}
-            None => words.push(argument),
-        }
+impl cases::Case for Case {
+    fn name(&self) -> &'static str {
+        self.name
     }
-    move |name| {
-        let has = |word: &String| name.contains(word.as_str());
-        (words.is_empty() || words.iter().any(has)) && !skipped.iter().any(has)
+
+    fn run(&self) {
+        (self.run)();
+    }
+
+    fn is_met_by(&self, output: &Output) -> bool {
+        let end = if cfg!(panic = "abort") { &self.aborting } else { &self.unwinding };
+        end.is_met_by(output)
     }
 }
 

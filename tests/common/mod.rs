@@ -1,6 +1,8 @@
 //! What the tests of the primitives share: where they run, and the way to run one again as a process of its own.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod cases;
+
 use std::env;
 use std::ffi::OsStr;
 use std::process::{Command, Output};
