@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use super::row::Row;
-use super::{Error, Stack, StackSize};
+use super::{Error, Stack, StackSize, overflow};
 
 /// A stack in a mapping of its own, with a guard below that faults when touched.
 ///
@@ -44,6 +44,7 @@ impl Mapped {
     /// If the reserve is zero or exceeds the address space, or if the system refuses; the error names the limit that was
     /// met. Nothing is left behind.
     pub fn new(size: impl Into<StackSize>) -> Result<Self, Error> {
+        overflow::on_this_thread();
         let mut row = Row::map(size.into(), 1)?;
         row.prepare(1)?;
         let reserve = row.size().reserve;

@@ -31,6 +31,11 @@
 //! whole reserve of a stack that is handed out counts as used, and that of one given back to the system does not. So every
 //! page can always be used, also by the kernel on the program's behalf. The remedy for too few stacks is a smaller reserve.
 //! Against a limit of address space (`RLIMIT_AS`) all that is mapped counts; a pool maps less at once then.
+//!
+//! # Overflow
+//!
+//! An overflow is a fault in the guard and ends the process. [`report_overflows`] makes it say so, with the name that
+//! [`Named`] gives a stack.
 
 mod borrowed;
 #[cfg_attr(all(miri, feature = "std"), expect(dead_code, reason = "Miri has none of the system's limits"))]
@@ -43,6 +48,10 @@ mod guard;
 mod mapped;
 #[cfg(feature = "std")]
 mod mappings;
+#[cfg(feature = "std")]
+mod named;
+#[cfg(feature = "std")]
+mod overflow;
 #[cfg(feature = "std")]
 mod pool;
 #[cfg(feature = "std")]
@@ -68,6 +77,10 @@ pub use guard::{GuardKind, guard_kind, guard_size};
 pub use mapped::Mapped;
 #[cfg(feature = "std")]
 pub use pool::{Keep, Pool, PoolStats, Pooled, pools};
+#[cfg(feature = "std")]
+pub use named::Named;
+#[cfg(feature = "std")]
+pub use overflow::report_overflows;
 #[cfg(feature = "std")]
 pub(crate) use remaining::is_left;
 #[cfg(feature = "std")]

@@ -8,7 +8,7 @@
 //! Whoever maps or unmaps a stack changes the table under a lock. Looking up takes none, so that it scales: a
 //! sequence number, odd during a change, tells the reader that what it read may be torn and
 //! that it must read again. Only a reader who meets one change after another
-//! takes the lock in the end, so this is not for signal handlers; `try_read` would be. A child of `fork` in a process with several
+//! takes the lock in the end; a signal handler must not, and is told that it has met changes only. A child of `fork` in a process with several
 //! threads may find the lock taken for ever and so must not map or unmap stacks. The table only grows; a block of slots that has become too small stays, since somebody may
 //! be reading it, and all of them together are no larger than the last.
 
@@ -75,6 +75,14 @@ pub(super) fn find(address: usize) -> Option<Found> {
     TABLE.find(address)
 }
 
+/// As [`find`], for signal handlers: takes no lock and ends in any case.
+///
+/// An error may pass, or not: whoever is changing the table may be what the signal has interrupted.
+#[cfg_attr(not(all(target_os = "linux", not(miri))), expect(dead_code, reason = "no signal handler"))]
+pub(super) fn try_find(address: usize) -> Result<Option<Found>, Changing> {
+    TABLE.try_read(ATTEMPTS, || TABLE.look_up(address))
+}
+
 /// How many stacks have been taken out. While this stands, what was found is still there.
 #[inline(always)]
 pub(super) fn removals() -> usize {
@@ -85,7 +93,10 @@ pub(super) fn removals() -> usize {
 
 /// Somebody is changing the table.
 #[derive(Debug)]
-struct Changing;
+pub(super) struct Changing;
+
+/// How often to read again: far more than it takes unless whoever changes the table has been interrupted.
+const ATTEMPTS: usize = 1000;
 
 static TABLE: Table = Table::new();
 
@@ -159,8 +170,6 @@ impl Table {
     }
 
     fn find(&self, address: usize) -> Option<Found> {
-        /// Far more than it takes unless whoever changes the table has been interrupted.
-        const ATTEMPTS: usize = 1000;
         self.try_read(ATTEMPTS, || self.look_up(address)).unwrap_or_else(|_| {
             let _areas = self.areas.lock().unwrap_or_else(PoisonError::into_inner);
             self.look_up(address)

@@ -31,7 +31,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use self::depot::Depot;
 pub use self::keep::Keep;
 use self::shelf::Shelf;
-use super::{Error, Stack, StackSize};
+use super::{Error, Stack, StackSize, overflow};
 
 /// How many sizes of stacks are kept apart.
 const SIZES: usize = 256;
@@ -139,6 +139,7 @@ impl Pool {
     #[cold]
     #[inline(never)]
     fn take_from_depot(self) -> Result<NonNull<u8>, Error> {
+        overflow::on_this_thread();
         let shelf = shelf::of_this_thread(self);
         let mut taken = [NonNull::dangling(); shelf::AT_ONCE];
         // A thread that is ending has no shelf and takes one only.
