@@ -23,6 +23,9 @@ use crate::worker::{self, Refusal, Worker};
 ///
 /// Several threads of a process may each run a runtime.
 ///
+/// A task that overflows its stack ends the process, and its name is printed before, by a handler of the process's signals; see
+/// [`Builder::report_overflows`].
+///
 /// Costs two descriptors, some system calls and a stack.
 ///
 /// # Errors
@@ -113,11 +116,12 @@ where
 pub struct Builder {
     name: Option<Box<str>>,
     stack_size: usize,
+    report_overflows: bool,
 }
 
 impl Default for Builder {
     fn default() -> Builder {
-        Builder { name: None, stack_size: stack::DEFAULT_RESERVE }
+        Builder { name: None, stack_size: stack::DEFAULT_RESERVE, report_overflows: true }
     }
 }
 
@@ -127,7 +131,7 @@ impl Builder {
         Builder::default()
     }
 
-    /// Names the task, for errors and [`task::name`](crate::task::name).
+    /// Names the task, for errors, [`task::name`](crate::task::name), and the report of an overflow of its stack.
     pub fn name(mut self, name: String) -> Builder {
         self.name = Some(name.into_boxed_str());
         self
@@ -139,6 +143,23 @@ impl Builder {
     /// told by its handle. Stacks of other than the default size are not kept for reuse.
     pub fn stack_size(mut self, bytes: usize) -> Builder {
         self.stack_size = bytes;
+        self
+    }
+
+    /// Whether a task that overflows its stack says so before the process dies of it. Yes, if not said otherwise.
+    ///
+    /// It is what [`switchback::stack::report_overflows`] does, which [`run`](Builder::run) calls: a signal handler of the
+    /// process, for good. A program that has a handler of its own for the same signals, and wants it not even asked before,
+    /// says no, in every runtime. It has no meaning for a task of a runtime that runs.
+    ///
+    /// ```
+    /// # use switchback_runtime as rt;
+    /// # fn main() -> std::io::Result<()> {
+    /// assert_eq!(rt::Builder::new().report_overflows(false).run(|| 1)?, 1);
+    /// # Ok(()) }
+    /// ```
+    pub fn report_overflows(mut self, report: bool) -> Builder {
+        self.report_overflows = report;
         self
     }
 
@@ -188,6 +209,9 @@ impl Builder {
         F: FnOnce() -> T,
     {
         let worker = Worker::new()?;
+        if self.report_overflows {
+            stack::report_overflows()?;
+        }
         let over = Cell::new(false);
         let mut outcome = None;
         let ran = {

@@ -126,13 +126,13 @@ impl Record {
 }
 
 /// A copy of a stack's name. Empty if it has none.
-#[cfg_attr(not(all(target_os = "linux", not(miri))), expect(dead_code, reason = "no signal handler"))]
+#[cfg_attr(not(all(target_os = "linux", not(miri))), allow(dead_code, reason = "no signal handler"))]
 pub(super) struct Name {
     bytes: [u8; LONGEST],
     length: usize,
 }
 
-#[cfg_attr(not(all(target_os = "linux", not(miri))), expect(dead_code, reason = "no signal handler"))]
+#[cfg_attr(not(all(target_os = "linux", not(miri))), allow(dead_code, reason = "no signal handler"))]
 impl Name {
     /// Reads the name at the top of a stack. Async-signal-safe.
     ///
@@ -169,4 +169,58 @@ fn place(top: usize) -> usize {
 fn seal(place: usize) -> usize {
     const RANDOM: u64 = 0xd1b5_4a32_d192_ed03;
     RANDOM as usize ^ place
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+    use crate::stack::Mapped;
+
+    fn name_at(top: NonNull<u8>) -> Vec<u8> {
+        // SAFETY: the stacks here are large enough, and nothing runs on them.
+        unsafe { Name::at(top.addr().get()) }.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn a_name_is_at_the_top_until_it_is_taken_away() {
+        let stack = Mapped::new(4096).expect("a stack");
+        let top = stack.top();
+        assert_eq!(name_at(top), b"");
+        let named = Named::new(stack, "first");
+        assert_eq!(name_at(top), b"first");
+        assert!(named.top() < top && top.addr().get() - named.top().addr().get() == SIZE);
+        let stack = named.into_inner();
+        assert_eq!(name_at(top), b"");
+        // One that has none leaves everything as it is.
+        assert_eq!(Named::new(stack, "").top(), top);
+    }
+
+    #[test]
+    fn a_name_of_any_length_is_whole_or_ends_between_characters() {
+        for character in ["x", "é", "€", "🍰"] {
+            for count in 0..=LONGEST {
+                let whole = character.repeat(count);
+                let mut stack = Some(Mapped::new(4096).expect("a stack"));
+                let top = stack.as_ref().map(Stack::top).expect("a stack");
+                let named = Named::new(stack.take().expect("a stack"), &whole);
+                let name = String::from_utf8(name_at(top)).expect("whole characters");
+                drop(named);
+                if whole.len() <= LONGEST {
+                    assert_eq!(name, whole);
+                } else {
+                    let kept = name.strip_suffix(ELLIPSIS).expect("a mark that there was more");
+                    assert!(whole.starts_with(kept) && name.len() + character.len() > LONGEST, "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stack_without_room_for_a_name_gets_none() {
+        let memory = Box::leak(Box::new([0_u8; 100]));
+        // SAFETY: nothing runs on it.
+        let stack = unsafe { crate::stack::Borrowed::new(memory) }.expect("room");
+        let top = stack.top();
+        assert_eq!(Named::new(stack, "too much").top(), top);
+    }
 }

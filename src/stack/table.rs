@@ -78,7 +78,7 @@ pub(super) fn find(address: usize) -> Option<Found> {
 /// As [`find`], for signal handlers: takes no lock and ends in any case.
 ///
 /// An error may pass, or not: whoever is changing the table may be what the signal has interrupted.
-#[cfg_attr(not(all(target_os = "linux", not(miri))), expect(dead_code, reason = "no signal handler"))]
+#[cfg_attr(not(all(target_os = "linux", not(miri))), allow(dead_code, reason = "no signal handler"))]
 pub(super) fn try_find(address: usize) -> Result<Option<Found>, Changing> {
     TABLE.try_read(ATTEMPTS, || TABLE.look_up(address))
 }

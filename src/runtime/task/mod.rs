@@ -43,7 +43,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Instant;
 
-use switchback::stack::{self, Pooled};
+use switchback::stack::{self, Named, Pooled};
 use switchback::{Coroutine, Yielder};
 
 pub(crate) mod handle;
@@ -72,7 +72,7 @@ pub(crate) enum Suspended {
 pub(crate) type Resume = Option<Box<dyn Job>>;
 
 /// A started task: the job runs on the stack of this coroutine.
-pub(crate) type Fiber = Coroutine<Resume, Suspended, (), Pooled>;
+pub(crate) type Fiber = Coroutine<Resume, Suspended, (), Named<Pooled>>;
 
 /// What a task is to do. Dropped without having been run, it tells whoever joins that the task was cancelled.
 pub(crate) trait Job {

@@ -25,7 +25,8 @@ use std::sync::Arc;
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
-use switchback::{Resumed, stack};
+use switchback::Resumed;
+use switchback::stack::{self, Named};
 
 use crate::driver::{self, Driver, Waker};
 use crate::metrics::Metrics;
@@ -217,6 +218,7 @@ impl Local {
     fn start(&self, key: Key, stack_size: usize) -> Result<Fiber, stack::Error> {
         let header = self.slots.borrow_mut().get_mut(key).header.clone();
         let stack = self.stacks.borrow_mut().take(stack_size)?;
+        let stack = Named::new(stack, header.name().unwrap_or_default());
         Fiber::with_stack(stack, task::entry(header)).inspect_err(|_| self.stacks.borrow_mut().gone())
     }
 

@@ -18,7 +18,7 @@ cfg_select! {
 
         use core::sync::atomic::{AtomicBool, Ordering};
 
-        use super::{guard_size, table};
+        use super::table;
 
         /// Whether overflows are reported. Read by threads that map a stack, and orders nothing.
         static ON: AtomicBool = AtomicBool::new(false);
