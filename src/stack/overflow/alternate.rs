@@ -5,7 +5,8 @@ use core::ptr::{self, NonNull};
 
 use crate::stack::{Error, system};
 
-/// Bytes that the handler needs beyond what the kernel leaves on the stack. Measured: half of it, unoptimised.
+/// Bytes that the handler needs beyond what the kernel leaves on the stack. Measured on x86_64: 3,484 unoptimised, 1,420
+/// optimised.
 const HANDLER: usize = 4096;
 
 /// Bytes that a stack of ours has beyond what the kernel leaves on it: the handlers that faults are passed on to may do
