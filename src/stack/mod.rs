@@ -76,11 +76,11 @@ pub use guard::{GuardKind, guard_kind, guard_size};
 #[cfg(feature = "std")]
 pub use mapped::Mapped;
 #[cfg(feature = "std")]
-pub use pool::{Keep, Pool, PoolStats, Pooled, pools};
-#[cfg(feature = "std")]
 pub use named::Named;
 #[cfg(feature = "std")]
 pub use overflow::report_overflows;
+#[cfg(feature = "std")]
+pub use pool::{Keep, Pool, PoolStats, Pooled, pools};
 #[cfg(feature = "std")]
 pub(crate) use remaining::is_left;
 #[cfg(feature = "std")]

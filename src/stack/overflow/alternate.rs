@@ -1,9 +1,11 @@
 //! The alternate signal stack of a thread: what the handler runs on.
 
 use core::cell::OnceCell;
-use core::ptr::{self, NonNull};
+use core::mem::ManuallyDrop;
+use core::ptr;
 
-use crate::stack::{Error, system};
+use crate::stack::Error;
+use crate::stack::row::Row;
 
 /// Bytes that the handler needs beyond what the kernel leaves on the stack. Measured on x86_64: 3,484 unoptimised, 1,420
 /// optimised.
@@ -15,8 +17,7 @@ const ROOM: usize = 64 * 1024;
 
 /// A mapped alternate stack, with a guard below.
 struct Alternate {
-    limit: NonNull<u8>,
-    size: usize,
+    row: ManuallyDrop<Row>,
 }
 
 thread_local! {
@@ -64,16 +65,13 @@ fn frame_size() -> usize {
 
 impl Alternate {
     fn install() -> Result<Self, Error> {
-        let page = system::page_size();
-        let size = (frame_size() + ROOM).next_multiple_of(page);
-        let base = system::reserve(page + size)?;
-        // SAFETY: within the mapping. On failure `alternate` is dropped and with it the reservation.
-        let alternate = Self { limit: unsafe { base.add(page) }, size };
-        system::commit(alternate.limit, size)?;
-        let stack = libc::stack_t { ss_sp: alternate.limit.as_ptr().cast(), ss_flags: 0, ss_size: size };
+        let mut row = Row::map((frame_size() + ROOM).into(), 1)?;
+        row.prepare(1)?;
+        let (start, size) = (row.limit(0), row.size().reserve);
+        let stack = libc::stack_t { ss_sp: start.as_ptr().cast(), ss_flags: 0, ss_size: size };
         // SAFETY: the memory is ours for that, until it is taken down. It cannot fail: none is in use, and the size will do.
         unsafe { libc::sigaltstack(&stack, ptr::null_mut()) };
-        Ok(alternate)
+        Ok(Self { row: ManuallyDrop::new(row) })
     }
 }
 
@@ -81,7 +79,7 @@ impl Drop for Alternate {
     /// At the end of the thread. What stood before is not put back: the standard library has unmapped its own by now.
     fn drop(&mut self) {
         let current = current();
-        if current.ss_sp == self.limit.as_ptr().cast() {
+        if current.ss_sp == self.row.limit(0).as_ptr().cast() {
             let none = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
             // SAFETY: it is ours to take down.
             if unsafe { libc::sigaltstack(&none, ptr::null_mut()) } != 0 {
@@ -89,8 +87,7 @@ impl Drop for Alternate {
                 return;
             }
         }
-        let page = system::page_size();
-        // SAFETY: the mapping begins with its guard, and no signal is delivered there any more.
-        unsafe { system::release(self.limit.sub(page), page + self.size) }
+        // SAFETY: not used again, and no signal is delivered there any more.
+        unsafe { ManuallyDrop::drop(&mut self.row) }
     }
 }
