@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use common::{cases, leak};
-use switchback::stack::{Borrowed, Mapped, Named, Stack, guard_size, report_overflows};
+use switchback::stack::{Borrowed, Mapped, Named, Pool, Pooled, Stack, guard_size, report_overflows};
 use switchback::{Coroutine, Resumed, Yielder, ensure_stack, on_stack, stack};
 
 struct Case {
@@ -57,6 +57,25 @@ const CASES: &[Case] = &[
             run_on(named(128, "wide"), one_huge_frame);
         },
         end: Reports("wide", "128 KiB"),
+    },
+    Case {
+        name: "of_many_pooled_stacks_the_one_that_overflows_is_reported",
+        run: || {
+            report();
+            let pool = Pool::of(64 << 10).expect("a pool");
+            let stack = || pool.take().expect("a stack");
+            let _others: Vec<_> = (0..40).map(|n| suspended_on(Named::new(stack(), &n.to_string()))).collect();
+            run_on(Named::new(stack(), "pooled"), overflow);
+        },
+        end: Reports("pooled", "64 KiB"),
+    },
+    Case {
+        name: "a_thread_that_rust_has_not_started_reports_of_a_pooled_stack",
+        run: || {
+            report();
+            on_a_foreign_thread(|| run_on(Named::new(Pooled::new(64 << 10).expect("a stack"), "pooled"), overflow));
+        },
+        end: Reports("pooled", "64 KiB"),
     },
     Case {
         name: "of_nested_coroutines_the_one_that_overflows_is_reported",
