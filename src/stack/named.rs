@@ -196,6 +196,15 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_of_a_name_is_none() {
+        let named = Named::new(Mapped::new(4096).expect("a stack"), "original");
+        let other = Mapped::new(4096).expect("a stack");
+        // SAFETY: the topmost bytes of two stacks, where nothing runs.
+        unsafe { named.top().copy_to_nonoverlapping(other.top().sub(SIZE), SIZE) };
+        assert_eq!(name_at(other.top()), b"");
+    }
+
+    #[test]
     fn a_name_of_any_length_is_whole_or_ends_between_characters() {
         for character in ["x", "é", "€", "🍰"] {
             for count in 0..=LONGEST {
