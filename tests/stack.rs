@@ -11,7 +11,9 @@ use std::ptr::NonNull;
 
 use common::{in_a_child, in_another_process, leak};
 use switchback::context::{Context, Left, Running};
-use switchback::stack::{Borrowed, DEFAULT_RESERVE, GuardKind, Mapped, Stack, StackSize, guard_kind, guard_size};
+use switchback::stack::{
+    Borrowed, DEFAULT_RESERVE, GuardKind, Mapped, Stack, StackSize, guard_kind, guard_size, usage,
+};
 use switchback::{Coroutine, Resumed, Yielder, on_stack, target};
 
 fn page_size() -> usize {
@@ -95,6 +97,31 @@ fn a_stack_has_the_guard_and_the_pages_that_its_size_asks_for() {
         let answer = unsafe { libc::write(writer.as_raw_fd(), stack.limit().as_ptr().wrapping_sub(offset).cast(), 1) };
         assert_eq!(answer, -1, "{offset} bytes below the limit");
     }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "Miri has no pages")]
+fn what_a_stack_has_used_is_measured_to_the_page() {
+    let page = page_size();
+    let stack = Mapped::new(200 * page).expect("a stack");
+    assert_eq!(usage(&stack).map(|usage| (usage.resident, usage.deepest)), Some((0, 0)));
+    let mut expected = 0;
+    // More places than one call of the kernel tells.
+    for page_from_top in (2..=200).step_by(2) {
+        // SAFETY: within a stack on which nothing runs.
+        unsafe { stack.top().sub(page_from_top * page).write(1) };
+        expected += page;
+        assert_eq!(usage(&stack).map(|usage| (usage.resident, usage.deepest)), Some((expected, page_from_top * page)));
+    }
+    let part = Part(Mapped::new(10 * page).expect("a stack"), 100, 50);
+    assert_eq!(usage(&part).map(|usage| usage.resident), Some(0));
+    // SAFETY: the ends of a stack on which nothing runs.
+    unsafe {
+        part.top().sub(1).write(1);
+        part.limit().write(1);
+    }
+    let used = usage(&part).expect("Linux says it");
+    assert_eq!((used.resident, used.deepest), (2 * page - 150, 10 * page - 150), "no more than there is of it");
 }
 
 #[test]

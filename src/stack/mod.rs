@@ -65,6 +65,8 @@ mod size;
 mod system;
 #[cfg(feature = "std")]
 mod table;
+#[cfg(feature = "std")]
+mod usage;
 mod valgrind;
 
 use core::ptr::NonNull;
@@ -87,6 +89,8 @@ pub(crate) use remaining::is_left;
 pub use remaining::remaining;
 #[cfg(feature = "std")]
 pub use size::StackSize;
+#[cfg(feature = "std")]
+pub use usage::{Usage, usage};
 
 use crate::arch;
 

@@ -1,5 +1,6 @@
 //! The border to the operating system: everything here is a system call or a reading of its limits. Unix.
 
+use core::ops::Range;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -272,6 +273,97 @@ pub(super) unsafe fn release(base: NonNull<u8>, size: usize) -> Result<(), Refus
         let answer = unsafe { libc::munmap(base.as_ptr().cast(), size) };
         (answer == 0).then_some(())
     })
+}
+
+/// Calls `found` with each run of pages in a range that hold memory. None if the system does not say.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn touched(range: Range<usize>, mut found: impl FnMut(Range<usize>)) -> Option<()> {
+    scan(range.clone(), &mut found).or_else(|| look_at_each(range, found))
+}
+
+/// Not known how to ask here yet.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn touched(_: Range<usize>, _: impl FnMut(Range<usize>)) -> Option<()> {
+    None
+}
+
+/// Linux 6.7: walks the page tables, so that what is not there costs nothing.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn scan(range: Range<usize>, mut found: impl FnMut(Range<usize>)) -> Option<()> {
+    // From `linux/fs.h`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Arguments {
+        size: u64,
+        flags: u64,
+        start: u64,
+        end: u64,
+        walk_end: u64,
+        regions: u64,
+        regions_length: u64,
+        max_pages: u64,
+        category_inverted: u64,
+        category_mask: u64,
+        category_anyof_mask: u64,
+        return_mask: u64,
+    }
+    #[repr(C)]
+    #[derive(Clone, Copy, Default)]
+    struct Region {
+        start: u64,
+        end: u64,
+        categories: u64,
+    }
+    const PAGEMAP_SCAN: u32 = 0xc060_6610;
+    const PAGE_IS_PRESENT: u64 = 1 << 3;
+    const PAGE_IS_SWAPPED: u64 = 1 << 4;
+    // SAFETY: the path is a C string.
+    let file = unsafe { libc::open(c"/proc/self/pagemap".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if file < 0 {
+        return None;
+    }
+    let mut start = range.start as u64;
+    let end = range.end as u64;
+    let answer = loop {
+        let mut regions = [Region::default(); 32];
+        let mut arguments = Arguments {
+            size: size_of::<Arguments>() as u64,
+            start,
+            end,
+            regions: regions.as_mut_ptr().expose_provenance() as u64,
+            regions_length: regions.len() as u64,
+            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+            return_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+            ..Arguments::default()
+        };
+        // SAFETY: the kernel writes as many regions as there are, and where it has stopped.
+        let count = unsafe { libc::ioctl(file, PAGEMAP_SCAN as _, &raw mut arguments) };
+        let Ok(count) = usize::try_from(count) else { break None };
+        regions[..count.min(regions.len())].iter().for_each(|region| found(region.start as usize..region.end as usize));
+        if arguments.walk_end >= end || arguments.walk_end <= start {
+            break Some(());
+        }
+        start = arguments.walk_end;
+    };
+    // SAFETY: it is ours.
+    unsafe { libc::close(file) };
+    answer
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn look_at_each(range: Range<usize>, mut found: impl FnMut(Range<usize>)) -> Option<()> {
+    let page = page_size();
+    for start in range.clone().step_by(256 * page) {
+        let end = range.end.min(start + 256 * page);
+        let mut pages = [0_u8; 256];
+        // SAFETY: only the page tables are looked at, and there is a byte for each page.
+        if unsafe { libc::mincore(ptr::without_provenance_mut(start), end - start, pages.as_mut_ptr().cast()) } != 0 {
+            return None;
+        }
+        let resident = (start..end).step_by(page).zip(pages).filter(|(_, resident)| resident & 1 != 0);
+        resident.for_each(|(start, _)| found(start..start + page));
+    }
+    Some(())
 }
 
 /// Gives a mapping a name that `/proc/PID/smaps` shows, where the kernel keeps names (Linux 5.17, if built so).

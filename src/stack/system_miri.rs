@@ -88,6 +88,11 @@ pub(super) fn guards_hold() -> bool {
     false
 }
 
+/// Miri does not say.
+pub(super) fn touched(_: core::ops::Range<usize>, _: impl FnMut(core::ops::Range<usize>)) -> Option<()> {
+    None
+}
+
 /// Miri has no limit of mappings.
 pub(super) fn max_map_count() -> Option<usize> {
     None

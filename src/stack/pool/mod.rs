@@ -23,6 +23,7 @@ mod depot;
 mod keep;
 mod shelf;
 
+use core::cell::Cell;
 use core::fmt;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -262,8 +263,21 @@ impl Pooled {
     /// # Errors
     ///
     /// As for those two.
+    #[inline]
     pub fn new(size: impl Into<StackSize>) -> Result<Self, Error> {
-        Pool::of(size)?.take()
+        thread_local! {
+            /// What was asked for last, and its pool.
+            static LAST: Cell<Option<(StackSize, Pool)>> = const { Cell::new(None) };
+        }
+        let size = size.into();
+        if let Some((last, pool)) = LAST.get()
+            && last == size
+        {
+            return pool.take();
+        }
+        let pool = Pool::of(size)?;
+        LAST.set(Some((size, pool)));
+        pool.take()
     }
 
     /// Usable bytes.
