@@ -330,6 +330,40 @@ fn a_stack_that_is_not_in_use_is_out_of_reach_on_request() {
     drop(keep_row);
 }
 
+/// A row that does not fit is tried half as large.
+#[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes")]
+fn the_address_space_limit_is_named_when_a_pool_meets_it() {
+    let Some(child) = in_a_child("the_address_space_limit_is_named_when_a_pool_meets_it", || {
+        let pool = Pool::of(1 << 20).expect("a pool");
+        let first = pool.take().expect("a stack");
+        let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("Linux says it");
+        let size = 1024 * line.trim().trim_end_matches(" kB").parse::<libc::rlim_t>().expect("a number");
+        let limit = libc::rlimit { rlim_cur: size + (100 << 20), rlim_max: size + (100 << 20) };
+        // SAFETY: the pointer is to a live value.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+        for _ in 0..3 {
+            let mut stacks = Vec::new();
+            let error = loop {
+                match pool.take() {
+                    Ok(stack) => stacks.push(stack),
+                    Err(error) => break error,
+                }
+            };
+            assert!(stacks.len() >= 95, "{} stacks in a hundred megabytes", stacks.len());
+            assert!(error.to_string().contains("RLIMIT_AS"), "{error}");
+            stacks.iter().for_each(|stack| write_all_of(stack, 7));
+            drop(stacks);
+            pool.trim();
+        }
+        drop(first);
+    }) else {
+        return;
+    };
+    assert!(child.status.success(), "{child:?}");
+}
+
 /// Bytes that count against the limit of what can be written.
 fn counted() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
