@@ -2,6 +2,9 @@
 
 use core::fmt;
 
+#[cfg(feature = "std")]
+use super::system;
+
 /// Why a stack could not be had or used.
 ///
 /// Making and displaying one allocates nothing, so it can be reported when memory has run out.
@@ -19,24 +22,34 @@ enum Kind {
     },
     ShadowStack,
     #[cfg(feature = "std")]
+    TooMany {
+        asked: Asked,
+    },
+    #[cfg(feature = "std")]
+    NoStacks,
+    #[cfg(feature = "std")]
+    AllInUse {
+        stacks: usize,
+    },
+    #[cfg(feature = "std")]
     MappingLimit {
         used: usize,
         limit: usize,
-        size: usize,
+        asked: Asked,
     },
     #[cfg(feature = "std")]
     AddressSpaceLimit {
         limit: u64,
-        size: usize,
+        asked: Asked,
     },
     #[cfg(feature = "std")]
     DataLimit {
         limit: u64,
-        size: usize,
+        asked: Asked,
     },
     #[cfg(feature = "std")]
     CommitLimit {
-        size: usize,
+        asked: Asked,
     },
     #[cfg(feature = "std")]
     TooManySizes {
@@ -46,8 +59,34 @@ enum Kind {
     Refused {
         call: &'static str,
         errno: i32,
-        size: usize,
+        asked: Asked,
     },
+}
+
+/// What was asked for: stacks of so many bytes each, at once.
+#[cfg(feature = "std")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) stacks: usize,
+    pub(super) size: usize,
+}
+
+#[cfg(feature = "std")]
+impl From<usize> for Asked {
+    /// One stack of that size.
+    fn from(size: usize) -> Self {
+        Self { stacks: 1, size }
+    }
+}
+
+#[cfg(feature = "std")]
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self { stacks: 1, size } => write!(f, "a stack of {size} bytes"),
+            Self { stacks, size } => write!(f, "{stacks} stacks of {size} bytes"),
+        }
+    }
 }
 
 impl Error {
@@ -68,34 +107,54 @@ impl Error {
 
 #[cfg(feature = "std")]
 impl Error {
+    /// So many of that size do not fit into the address space.
+    pub(super) fn too_many(asked: Asked) -> Self {
+        Self(Kind::TooMany { asked })
+    }
+
+    /// A slab is to have at least one.
+    pub(super) fn no_stacks() -> Self {
+        Self(Kind::NoStacks)
+    }
+
+    /// A slab has handed out all that it has.
+    pub(super) fn all_in_use(stacks: usize) -> Self {
+        Self(Kind::AllInUse { stacks })
+    }
+
     /// The process holds as many mappings as the kernel allows.
-    pub(crate) fn mapping_limit(used: usize, limit: usize, size: usize) -> Self {
-        Self(Kind::MappingLimit { used, limit, size })
+    pub(super) fn mapping_limit(used: usize, limit: usize, asked: Asked) -> Self {
+        Self(Kind::MappingLimit { used, limit, asked })
     }
 
     /// The process has reached its limit of address space.
-    pub(crate) fn address_space_limit(limit: u64, size: usize) -> Self {
-        Self(Kind::AddressSpaceLimit { limit, size })
+    pub(super) fn address_space_limit(limit: u64, asked: Asked) -> Self {
+        Self(Kind::AddressSpaceLimit { limit, asked })
     }
 
     /// The process has reached its limit of memory that can be written.
-    pub(crate) fn data_limit(limit: u64, size: usize) -> Self {
-        Self(Kind::DataLimit { limit, size })
+    pub(super) fn data_limit(limit: u64, asked: Asked) -> Self {
+        Self(Kind::DataLimit { limit, asked })
     }
 
     /// The system promises no more memory.
-    pub(crate) fn commit_limit(size: usize) -> Self {
-        Self(Kind::CommitLimit { size })
+    pub(super) fn commit_limit(asked: Asked) -> Self {
+        Self(Kind::CommitLimit { asked })
     }
 
     /// The pool has been asked for more different sizes than it keeps apart.
-    pub(crate) fn too_many_sizes(limit: usize) -> Self {
+    pub(super) fn too_many_sizes(limit: usize) -> Self {
         Self(Kind::TooManySizes { limit })
     }
 
     /// A system call failed for a reason that only its error number tells.
-    pub(crate) fn refused(call: &'static str, errno: i32, size: usize) -> Self {
-        Self(Kind::Refused { call, errno, size })
+    pub(super) fn refused(call: &'static str, errno: i32, asked: impl Into<Asked>) -> Self {
+        Self(Kind::Refused { call, errno, asked: asked.into() })
+    }
+
+    /// There is no memory for what keeps account of stacks.
+    pub(super) fn no_memory(asked: impl Into<Asked>) -> Self {
+        Self::refused("the allocator", libc::ENOMEM, asked)
     }
 }
 
@@ -113,28 +172,39 @@ impl fmt::Display for Error {
             ),
             Kind::TooLarge { size } => write!(f, "a stack of {size} bytes exceeds the address space: ask for less"),
             #[cfg(feature = "std")]
-            Kind::MappingLimit { used, limit, size } => write!(
+            Kind::TooMany { asked } => {
+                write!(f, "{asked} each exceed the address space: ask for fewer or for smaller ones")
+            }
+            #[cfg(feature = "std")]
+            Kind::NoStacks => write!(f, "a slab of no stacks has none to give: ask for at least one"),
+            #[cfg(feature = "std")]
+            Kind::AllInUse { stacks } => write!(
                 f,
-                "no mapping left for a stack of {size} bytes: stacks hold {used} of the {limit} that vm.max_map_count \
-                 allows a process, the rest of the program needs some; raise it with `sysctl -w vm.max_map_count=N`"
+                "all stacks of the slab are in use, {stacks} of {stacks}: drop one first or make the slab larger"
             ),
             #[cfg(feature = "std")]
-            Kind::AddressSpaceLimit { limit, size } => write!(
+            Kind::MappingLimit { used, limit, asked } => write!(
                 f,
-                "no address space left for a stack of {size} bytes: the process may have {limit} bytes (RLIMIT_AS); \
-                 raise it with `ulimit -v` or ask for smaller stacks"
+                "no mapping left for {asked}: stacks hold {used} of the {limit} that vm.max_map_count allows a process, \
+                 two each, and the rest of the program needs some; raise it with `sysctl -w vm.max_map_count=N`"
             ),
             #[cfg(feature = "std")]
-            Kind::DataLimit { limit, size } => write!(
+            Kind::AddressSpaceLimit { limit, asked } => write!(
                 f,
-                "no memory left for a stack of {size} bytes: the process may have {limit} bytes that can be written \
-                 (RLIMIT_DATA); raise it with `ulimit -d` or ask for smaller stacks"
+                "no address space left for {asked}: the process may have {limit} bytes (RLIMIT_AS); \
+                 raise it with `ulimit -v` or ask for less"
             ),
             #[cfg(feature = "std")]
-            Kind::CommitLimit { size } => write!(
+            Kind::DataLimit { limit, asked } => write!(
                 f,
-                "no memory left for a stack of {size} bytes: the system promises no more than it has \
-                 (vm.overcommit_memory is 2); raise vm.overcommit_ratio or ask for smaller stacks"
+                "no memory left for {asked}: the process may have {limit} bytes that can be written \
+                 (RLIMIT_DATA); raise it with `ulimit -d` or ask for less"
+            ),
+            #[cfg(feature = "std")]
+            Kind::CommitLimit { asked } => write!(
+                f,
+                "no memory left for {asked}: the system promises no more than it has \
+                 (vm.overcommit_memory is 2); raise vm.overcommit_ratio or ask for less"
             ),
             #[cfg(feature = "std")]
             Kind::TooManySizes { limit } => write!(
@@ -143,9 +213,10 @@ impl fmt::Display for Error {
                  stack of an odd one"
             ),
             #[cfg(feature = "std")]
-            Kind::Refused { call, errno, size } => {
-                let reason = std::io::Error::from_raw_os_error(errno);
-                write!(f, "{call} refused a stack of {size} bytes: {reason}; ask for less or end what holds memory")
+            Kind::Refused { call, errno, asked } => {
+                write!(f, "{call} refused {asked}: ")?;
+                system::write_reason(f, errno)?;
+                write!(f, "; ask for less or end what holds memory")
             }
         }
     }
@@ -156,10 +227,12 @@ impl core::error::Error for Error {}
 #[cfg(feature = "std")]
 impl From<Error> for std::io::Error {
     /// Sizes that make no sense become `InvalidInput`, a shadow stack `Unsupported`, everything else `OutOfMemory`; the
-    /// sentence is kept.
+    /// sentence is kept, for which it allocates.
     fn from(error: Error) -> Self {
         let kind = match error.0 {
-            Kind::TooSmall { .. } | Kind::TooLarge { .. } => std::io::ErrorKind::InvalidInput,
+            Kind::TooSmall { .. } | Kind::TooLarge { .. } | Kind::TooMany { .. } | Kind::NoStacks => {
+                std::io::ErrorKind::InvalidInput
+            }
             Kind::ShadowStack => std::io::ErrorKind::Unsupported,
             _ => std::io::ErrorKind::OutOfMemory,
         };

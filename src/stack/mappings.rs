@@ -5,6 +5,7 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::error::Asked;
 use super::{Error, system};
 
 /// What the stacks hold. Counting only: no ordering needed.
@@ -13,12 +14,12 @@ static USED: AtomicUsize = AtomicUsize::new(0);
 /// What they may hold, as last read; zero before the first time.
 static ALLOWED: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts mappings that are about to be made for a stack of `size` bytes.
+/// Counts mappings that are about to be made for what was asked.
 ///
 /// # Errors
 ///
 /// If the stacks would hold too many. Nothing is counted then.
-pub(super) fn take(count: usize, size: usize) -> Result<(), Error> {
+pub(super) fn take(count: usize, asked: Asked) -> Result<(), Error> {
     let before = USED.fetch_add(count, Ordering::Relaxed);
     if before + count <= ALLOWED.load(Ordering::Relaxed) {
         return Ok(());
@@ -31,7 +32,7 @@ pub(super) fn take(count: usize, size: usize) -> Result<(), Error> {
         return Ok(());
     }
     give_back(count);
-    Err(Error::mapping_limit(before, limit, size))
+    Err(Error::mapping_limit(before, limit, asked))
 }
 
 /// Counts mappings that are gone.
@@ -39,12 +40,12 @@ pub(super) fn give_back(count: usize) {
     USED.fetch_sub(count, Ordering::Relaxed);
 }
 
-/// The error for a stack of `size` bytes that the kernel has refused, if it may have been for lack of mappings.
-pub(super) fn exhausted(size: usize) -> Option<Error> {
+/// The error for what was asked and the kernel has refused, if it may have been for lack of mappings.
+pub(super) fn exhausted(asked: Asked) -> Option<Error> {
     let used = USED.load(Ordering::Relaxed);
     let limit = system::max_map_count()?;
     // The rest of the program may hold more than its share.
-    (used >= limit / 8 * 7).then(|| Error::mapping_limit(used, limit, size))
+    (used >= limit / 8 * 7).then(|| Error::mapping_limit(used, limit, asked))
 }
 
 /// What is left to the rest of the program.

@@ -1,10 +1,11 @@
 //! Floor 2: memory for coroutines to run on.
 //!
-//! [`Stack`] is what a coroutine asks of its stack. There are three kinds, and a user's own, who implements it:
+//! [`Stack`] is what a coroutine asks of its stack. There are four kinds, and a user's own, who implements it:
 //!
 //! | kind | where it lies | to have one | to be rid of it |
 //! |---|---|---|---|
 //! | [`Pooled`] | in a mapping with many others | a handful of instructions, or a share of a system call | a handful of instructions |
+//! | [`SlabStack`] | in a mapping with a fixed number of others, a [`Slab`] of the user's | a lock | a lock |
 //! | [`Mapped`] | in a mapping of its own | two or three system calls | one system call |
 //! | [`Borrowed`] | in memory of the user's, without an operating system | nothing | nothing |
 //!
@@ -61,10 +62,14 @@ mod row;
 #[cfg(feature = "std")]
 mod size;
 #[cfg(feature = "std")]
+mod slab;
+#[cfg(feature = "std")]
 #[cfg_attr(miri, path = "system_miri.rs")]
 mod system;
 #[cfg(feature = "std")]
 mod table;
+#[cfg(feature = "std")]
+mod try_box;
 #[cfg(feature = "std")]
 mod usage;
 mod valgrind;
@@ -89,6 +94,8 @@ pub(crate) use remaining::is_left;
 pub use remaining::remaining;
 #[cfg(feature = "std")]
 pub use size::StackSize;
+#[cfg(feature = "std")]
+pub use slab::{Slab, SlabStack};
 #[cfg(feature = "std")]
 pub use usage::{Usage, usage};
 

@@ -3,6 +3,7 @@
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering};
 
+use super::error::Asked;
 use super::system::Access;
 use super::{Error, GuardKind, StackSize, guard_kind, mappings, system, table, valgrind};
 
@@ -30,11 +31,12 @@ impl Row {
     pub(super) fn map(size: StackSize, count: usize) -> Result<Self, Error> {
         let size = size.in_pages()?;
         let bytes = size.all().checked_mul(count).filter(|&bytes| isize::try_from(bytes).is_ok());
-        let bytes = bytes.ok_or(Error::too_large(size.reserve))?;
-        let (base, access) = system::reserve(bytes).map_err(|refusal| refusal.explain(size.reserve))?;
+        let asked = Asked { stacks: count, size: size.reserve };
+        let bytes = bytes.ok_or(Error::too_many(asked))?;
+        let (base, access) = system::reserve(bytes).map_err(|refusal| refusal.explain(asked))?;
         let row = Self { base, size, count, prepared: 0, access };
         if table::insert(row.area()).is_err() {
-            return Err(Error::refused("the allocator", libc::ENOMEM, size.reserve));
+            return Err(Error::no_memory(asked));
         }
         system::name(base, bytes, c"switchback stacks");
         Ok(row)
@@ -61,6 +63,11 @@ impl Row {
 
     pub(super) fn size(&self) -> StackSize {
         self.size
+    }
+
+    /// The error if there is no memory for the account of its stacks.
+    pub(super) fn no_memory(&self) -> Error {
+        Error::no_memory(Asked { stacks: self.count, size: self.size.reserve })
     }
 
     pub(super) fn prepared(&self) -> usize {
@@ -95,7 +102,7 @@ impl Row {
     pub(super) fn prepare(&mut self, count: usize) -> Result<(), Error> {
         let next = self.prepared..self.prepared + count;
         let splits = mappings_per_stack() * count;
-        mappings::take(splits, self.size.reserve)?;
+        mappings::take(splits, Asked { stacks: count, size: self.size.reserve })?;
         let answer = self.guard(next.clone()).and_then(|()| {
             next.clone().try_for_each(|index| {
                 // SAFETY: nobody uses it yet, and it is guarded.
@@ -120,6 +127,7 @@ impl Row {
 
     fn guard(&self, stacks: core::ops::Range<usize>) -> Result<(), Error> {
         let size = self.size;
+        let asked = Asked { stacks: stacks.len(), size: size.reserve };
         // SAFETY: within the mapping.
         let guard = |index: usize| unsafe { self.limit(index).sub(size.guard) };
         // SAFETY: nobody uses these pages.
@@ -151,7 +159,7 @@ impl Row {
                 }
             }
         };
-        answer.map_err(|refusal| refusal.explain(size.reserve))
+        answer.map_err(|refusal| refusal.explain(asked))
     }
 
     /// Takes all memory from a stack; it stays reserved, and usable where the system does not count what can be written.

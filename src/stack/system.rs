@@ -1,9 +1,11 @@
 //! The border to the operating system: everything here is a system call or a reading of its limits. Unix.
 
+use core::fmt;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::error::Asked;
 use super::{Error, mappings};
 
 /// Bytes of a page. A run-time value: 4, 16 or 64 KiB on the same architecture.
@@ -406,6 +408,18 @@ fn is_readable(byte: NonNull<u8>) -> bool {
     }
 }
 
+/// Writes what an error number means, in the system's words. Allocates nothing, as `std::io::Error` does to say it.
+pub(super) fn write_reason(f: &mut fmt::Formatter<'_>, errno: i32) -> fmt::Result {
+    let mut text = [0_u8; 128];
+    // SAFETY: it writes no more than the buffer holds. Called so it is POSIX's, which answers with a number.
+    let answer = unsafe { libc::strerror_r(errno, text.as_mut_ptr().cast(), text.len()) };
+    let text = core::ffi::CStr::from_bytes_until_nul(&text).ok().and_then(|text| text.to_str().ok());
+    match text {
+        Some(text) if answer == 0 => write!(f, "{text} (os error {errno})"),
+        _ => write!(f, "os error {errno}"),
+    }
+}
+
 /// What the system said when it refused a call. Making one allocates nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -465,26 +479,27 @@ fn stack_flag() -> libc::c_int {
 }
 
 impl Refusal {
-    /// Says which limit was met by a call for a stack of so many bytes. Allocates nothing.
-    pub(super) fn explain(self, size: usize) -> Error {
+    /// Says which limit was met by a call for this. Allocates nothing.
+    pub(super) fn explain(self, asked: impl Into<Asked>) -> Error {
         let Self { call, errno } = self;
+        let asked = asked.into();
         if errno != libc::ENOMEM {
-            return Error::refused(call, errno, size);
+            return Error::refused(call, errno, asked);
         }
-        if let Some(error) = mappings::exhausted(size) {
+        if let Some(error) = mappings::exhausted(asked) {
             return error;
         }
         // SAFETY: the pointer is to a live value.
         if let Some(limit) = limit(|limit| unsafe { libc::getrlimit(libc::RLIMIT_AS, limit) }) {
-            return Error::address_space_limit(limit, size);
+            return Error::address_space_limit(limit, asked);
         }
         if let Some(limit) = data_limit() {
-            return Error::data_limit(limit, size);
+            return Error::data_limit(limit, asked);
         }
         if overcommits_nothing() {
-            return Error::commit_limit(size);
+            return Error::commit_limit(asked);
         }
-        Error::refused(call, errno, size)
+        Error::refused(call, errno, asked)
     }
 }
 

@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
 use super::Error;
+use super::error::Asked;
 
 /// Bytes of a page, as Miri says.
 pub(super) fn page_size() -> usize {
@@ -29,9 +30,9 @@ pub(super) enum Access {
 pub(super) struct Refusal;
 
 impl Refusal {
-    /// As an error for a stack of so many bytes.
-    pub(super) fn explain(self, size: usize) -> Error {
-        Error::refused("Miri", libc::ENOMEM, size)
+    /// As an error for what was asked.
+    pub(super) fn explain(self, asked: impl Into<Asked>) -> Error {
+        Error::refused("Miri", libc::ENOMEM, asked)
     }
 }
 
@@ -51,6 +52,11 @@ pub(super) fn reserve(size: usize) -> Result<(NonNull<u8>, Access), Refusal> {
 pub(super) unsafe fn release(base: NonNull<u8>, size: usize) -> Result<(), Refusal> {
     // SAFETY: the caller's promise.
     layout(size).map(|layout| unsafe { dealloc(base.as_ptr(), layout) }).ok_or(Refusal)
+}
+
+/// Writes an error number. Miri has the system's words for few.
+pub(super) fn write_reason(f: &mut core::fmt::Formatter<'_>, errno: i32) -> core::fmt::Result {
+    write!(f, "os error {errno}")
 }
 
 /// As many places as one call takes.

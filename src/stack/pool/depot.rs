@@ -126,7 +126,7 @@ impl Depot {
                 Err(_) => count /= 2,
             }
         };
-        let no_memory = |_| Error::refused("the allocator", libc::ENOMEM, self.size.reserve);
+        let no_memory = |_| Error::no_memory(self.size.reserve);
         // Whoever gives a stack back must not have to allocate.
         self.rows.try_reserve(1).map_err(no_memory)?;
         for list in [&mut self.warm, &mut self.cold] {

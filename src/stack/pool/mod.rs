@@ -32,6 +32,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use self::depot::Depot;
 pub use self::keep::Keep;
 use self::shelf::Shelf;
+use super::try_box::try_box;
 use super::{Error, Stack, StackSize, overflow};
 
 /// How many sizes of stacks are kept apart.
@@ -82,7 +83,7 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// If the size makes no sense, or pools of 256 other sizes exist.
+    /// If the size makes no sense, if pools of 256 other sizes exist, or if there is no memory.
     pub fn of(size: impl Into<StackSize>) -> Result<Self, Error> {
         let size = step(size.into()).in_pages()?;
         match Self::all().find(|pool| pool.0.size == size) {
@@ -101,12 +102,9 @@ impl Pool {
         }
         let number = Self::all().count();
         let place = POOLS.get(number).ok_or(Error::too_many_sizes(SIZES))?;
-        let shared: &'static Shared = Box::leak(Box::new(Shared {
-            number,
-            size,
-            depot: Mutex::new(Depot::new(size)),
-            shelves: Mutex::new(Vec::new()),
-        }));
+        let (depot, shelves) = (Mutex::new(Depot::new(size)), Mutex::new(Vec::new()));
+        let shared = try_box(Shared { number, size, depot, shelves }).ok_or(Error::no_memory(size.reserve))?;
+        let shared: &'static Shared = Box::leak(shared);
         // Pairs with the load in `all`.
         place.store(ptr::from_ref(shared).cast_mut(), Ordering::Release);
         Ok(Self(shared))

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::{Keep, Pool, SIZES};
 use crate::stack::row;
+use crate::stack::try_box::try_box;
 
 /// How many stacks lie on a shelf at most.
 pub(super) const CAPACITY: usize = 64;
@@ -104,18 +105,15 @@ pub(super) fn of_this_thread(pool: Pool) -> Option<&'static Shelf> {
 
 /// Leaks a value, to be taken back by [`take_back`]; none if there is no memory for it.
 fn lend<T>(value: T) -> Option<*mut T> {
-    let mut one = Vec::new();
-    one.try_reserve_exact(1).ok()?;
-    one.push(value);
-    Some(Box::into_raw(one.into_boxed_slice()).cast())
+    try_box(value).map(Box::into_raw)
 }
 
 /// # Safety
 ///
 /// The value must come from [`lend`], and nobody else know it any more.
 unsafe fn take_back<T>(value: *mut T) {
-    // SAFETY: the caller's promise; a slice of one.
-    drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(value, 1)) });
+    // SAFETY: the caller's promise.
+    drop(unsafe { Box::from_raw(value) });
 }
 
 impl Shelf {
