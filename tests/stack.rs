@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use common::{in_a_child, in_another_process, leak};
 use switchback::context::{Context, Left, Running};
 use switchback::stack::{
-    Borrowed, DEFAULT_RESERVE, GuardKind, Mapped, Stack, StackSize, guard_kind, guard_size, usage,
+    Borrowed, DEFAULT_RESERVE, GuardKind, Mapped, Pool, Slab, Stack, StackSize, guard_kind, guard_size, usage,
 };
 use switchback::{Coroutine, Resumed, Yielder, on_stack, target};
 
@@ -122,6 +122,41 @@ fn what_a_stack_has_used_is_measured_to_the_page() {
     }
     let used = usage(&part).expect("Linux says it");
     assert_eq!((used.resident, used.deepest), (2 * page - 150, 10 * page - 150), "no more than there is of it");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "Miri has no pages")]
+fn what_a_pool_and_a_slab_hold_is_measured_to_the_page() {
+    let page = page_size();
+    let size = StackSize { reserve: 20 * page, commit: 0, guard: 600 * page };
+    let pool = Pool::of(size).expect("a pool");
+    let slab = Slab::new(size, 100).expect("a slab");
+    let figures = || (pool.resident().expect("Linux says it"), slab.resident().expect("Linux says it"));
+    assert_eq!(figures(), (0, 0), "nothing is mapped, or nothing touched");
+    let pooled: Vec<_> = (0..100).map(|_| pool.take().expect("a stack")).collect();
+    let slabbed: Vec<_> = (0..100).map(|_| slab.take().expect("a stack")).collect();
+    assert_eq!(figures(), (0, 0));
+    let touch = |stack: &dyn Stack, pages: usize| {
+        for page_from_top in 1..=pages {
+            // SAFETY: within a stack on which nothing runs.
+            unsafe { stack.top().sub(page_from_top * page).write(1) };
+        }
+    };
+    let mut touched = 0;
+    // More stacks than one call of the kernel tells, some of them whole.
+    for (number, (pooled, slabbed)) in pooled.iter().zip(&slabbed).enumerate() {
+        let pages = [0, 3, 20, 1][number % 4];
+        touch(pooled, pages);
+        touch(slabbed, pages);
+        touched += pages * page;
+    }
+    assert_eq!(figures(), (touched, touched));
+    drop((pooled, slabbed));
+    assert!(pool.resident().is_some_and(|bytes| bytes > 0 && bytes < touched), "some of it was given back");
+    assert_eq!(slab.resident(), Some(touched), "all of it is kept");
+    pool.trim();
+    slab.trim();
+    assert_eq!(figures(), (0, 0));
 }
 
 #[test]

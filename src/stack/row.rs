@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::error::Asked;
-use super::system::Access;
+use super::system::{Access, With};
 use super::{Error, GuardKind, StackSize, guard_kind, mappings, system, table, valgrind};
 
 /// Stacks of one size in one mapping. They become usable from the lowest on, by [`prepare`](Row::prepare).
@@ -82,6 +82,14 @@ impl Row {
     pub(super) fn addresses(&self) -> core::ops::Range<usize> {
         let area = self.area();
         area.start..area.end
+    }
+
+    /// Bytes of memory that its stacks hold; none if the system does not say.
+    pub(super) fn resident(&self) -> Option<usize> {
+        let mut bytes = 0;
+        // Guards hold none.
+        system::pages(With::Memory, self.addresses(), |pages| bytes += pages.len())?;
+        Some(bytes)
     }
 
     /// The lowest address of a stack.

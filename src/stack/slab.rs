@@ -152,6 +152,13 @@ impl Slab {
         self.shared().row.size()
     }
 
+    /// Bytes of memory that the stacks hold now, in use or not, to the page; `None` if the system does not say.
+    ///
+    /// What it takes to find out is what [`Pool::resident`](super::Pool::resident) takes for one mapping. Without the lock.
+    pub fn resident(&self) -> Option<usize> {
+        self.shared().row.resident()
+    }
+
     /// Gives back to the system the memory of the stacks that are not in use, all but what their size commits.
     ///
     /// One system call for 64 of them (Linux 6.15), else one for each. Other threads can take stacks and give them back

@@ -277,21 +277,30 @@ pub(super) unsafe fn release(base: NonNull<u8>, size: usize) -> Result<(), Refus
     })
 }
 
-/// Calls `found` with each run of pages in a range that hold memory. None if the system does not say.
+/// What a page is to have in order to be found by [`pages`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum With {
+    /// Memory, or what was in it swapped out, if the system tells that. To the kernel a guard region is swapped out.
+    Contents,
+    /// Memory.
+    Memory,
+}
+
+/// Calls `found` with each run of such pages in a range. None if the system does not say.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn touched(range: Range<usize>, mut found: impl FnMut(Range<usize>)) -> Option<()> {
-    scan(range.clone(), &mut found).or_else(|| look_at_each(range, found))
+pub(super) fn pages(with: With, range: Range<usize>, mut found: impl FnMut(Range<usize>)) -> Option<()> {
+    scan(with, range.clone(), &mut found).or_else(|| look_at_each(range, found))
 }
 
 /// Not known how to ask here yet.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn touched(_: Range<usize>, _: impl FnMut(Range<usize>)) -> Option<()> {
+pub(super) fn pages(_: With, _: Range<usize>, _: impl FnMut(Range<usize>)) -> Option<()> {
     None
 }
 
 /// Linux 6.7: walks the page tables, so that what is not there costs nothing.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn scan(range: Range<usize>, mut found: impl FnMut(Range<usize>)) -> Option<()> {
+fn scan(with: With, range: Range<usize>, mut found: impl FnMut(Range<usize>)) -> Option<()> {
     // From `linux/fs.h`.
     #[repr(C)]
     #[derive(Default)]
@@ -319,6 +328,10 @@ fn scan(range: Range<usize>, mut found: impl FnMut(Range<usize>)) -> Option<()> 
     const PAGEMAP_SCAN: u32 = 0xc060_6610;
     const PAGE_IS_PRESENT: u64 = 1 << 3;
     const PAGE_IS_SWAPPED: u64 = 1 << 4;
+    let categories = match with {
+        With::Contents => PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+        With::Memory => PAGE_IS_PRESENT,
+    };
     // SAFETY: the path is a C string.
     let file = unsafe { libc::open(c"/proc/self/pagemap".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if file < 0 {
@@ -334,8 +347,8 @@ fn scan(range: Range<usize>, mut found: impl FnMut(Range<usize>)) -> Option<()> 
             end,
             regions: regions.as_mut_ptr().expose_provenance() as u64,
             regions_length: regions.len() as u64,
-            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-            return_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+            category_anyof_mask: categories,
+            return_mask: categories,
             ..Arguments::default()
         };
         // SAFETY: the kernel writes as many regions as there are, and where it has stopped.

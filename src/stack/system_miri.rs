@@ -94,8 +94,17 @@ pub(super) fn guards_hold() -> bool {
     false
 }
 
+/// What a page is to have in order to be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum With {
+    /// Anything.
+    Contents,
+    /// Memory.
+    Memory,
+}
+
 /// Miri does not say.
-pub(super) fn touched(_: core::ops::Range<usize>, _: impl FnMut(core::ops::Range<usize>)) -> Option<()> {
+pub(super) fn pages(_: With, _: core::ops::Range<usize>, _: impl FnMut(core::ops::Range<usize>)) -> Option<()> {
     None
 }
 

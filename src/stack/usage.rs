@@ -1,5 +1,6 @@
 //! How much of a stack has been used.
 
+use super::system::With;
 use super::{Stack, system};
 
 /// What [`usage`] has found, in bytes.
@@ -41,7 +42,7 @@ pub fn usage(stack: &impl Stack) -> Option<Usage> {
     let page = system::page_size();
     let start = limit / page * page;
     let mut usage = Usage { resident: 0, deepest: 0 };
-    system::touched(start..top.next_multiple_of(page), |pages| {
+    system::pages(With::Contents, start..top.next_multiple_of(page), |pages| {
         let pages = pages.start.max(limit)..pages.end.min(top);
         usage.resident += pages.len();
         usage.deepest = usage.deepest.max(top - pages.start);

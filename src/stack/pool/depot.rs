@@ -189,6 +189,10 @@ impl Depot {
         Figures { out: alive - self.warm.len(), warm: self.warm.len(), mapped: self.stacks(), peak: self.peak }
     }
 
+    pub(super) fn resident(&self) -> Option<usize> {
+        self.rows.iter().map(|cut| cut.row.resident()).sum()
+    }
+
     fn stacks(&self) -> usize {
         self.rows.iter().map(|cut| cut.row.prepared() + cut.row.unprepared()).sum()
     }
