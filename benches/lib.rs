@@ -1,10 +1,12 @@
 //! What the benchmarks are made of.
 //!
 //! A [`Job`] is done by us and by others, each of which implements the traits of [`peers`]; [`jobs`] are written once for
-//! all of them. [`timing`] measures how long a job takes, the bench target `instructions` how many instructions.
+//! all of them. [`timing`] measures how long a job takes, the bench target `instructions` how many instructions;
+//! [`alive`] counts how many of a kind there can be.
 
 use std::time::{Duration, Instant};
 
+pub mod alive;
 pub mod jobs;
 pub mod peers;
 pub mod slots;

@@ -1,24 +1,37 @@
-//! Stacks: from the pool, warm and cold, beside the bare system calls, a mapping of its own, and a peer's.
+//! Stacks: from the pool, warm and cold, beside the bare system calls, a slab, a mapping of its own, and a peer's; and how
+//! many of each there can be.
 
 use std::hint::black_box;
+use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::Barrier;
 use std::thread;
 use std::time::Duration;
 
 use corosensei::stack::{DefaultStack, Stack as _};
-use switchback::stack::{Mapped, Pool, Pooled, Stack, guard_size};
+use switchback::stack::{Mapped, Pool, Pooled, Slab, Stack, guard_size};
+use switchback_benches::alive::{self, Kind, Reached};
 use switchback_benches::{Contender, Job, Work, repeat, timing};
 
 const SIZE: usize = 64 * 1024;
 
 fn main() {
+    alive::run(
+        "alive at once, one page touched",
+        &[
+            Kind { name: "pool", have: many_pooled },
+            Kind { name: "slab", have: many_of_a_slab },
+            Kind { name: "mapping of its own", have: many_mapped },
+            Kind { name: "corosensei", have: many_corosenseis },
+        ],
+    );
     timing::run(&[
         Job {
             name: "warm: taken and given back",
             contenders: &[
                 Contender { name: "pool", prepare: warm },
                 Contender { name: "pool, looked up", prepare: warm_looked_up },
+                Contender { name: "slab", prepare: warm_of_a_slab },
                 Contender { name: "mapping of its own", prepare: mapped },
                 Contender { name: "corosensei", prepare: corosenseis },
             ],
@@ -62,6 +75,11 @@ fn warm_looked_up() -> Work {
     Box::new(|count| repeat(count, || drop(black_box(Pooled::new(black_box(SIZE)).expect("a stack")))))
 }
 
+fn warm_of_a_slab() -> Work {
+    let slab = Slab::new(SIZE, 16).expect("room");
+    Box::new(move |count| repeat(count, || drop(black_box(slab.take().expect("not all are in use")))))
+}
+
 fn mapped() -> Work {
     Box::new(|count| repeat(count, || drop(black_box(Mapped::new(black_box(SIZE)).expect("a stack")))))
 }
@@ -98,11 +116,7 @@ fn cold() -> Work {
 }
 
 fn cold_part(pool: Pool, count: u64) -> (Duration, Vec<Pooled>) {
-    keep_all(count, || {
-        let stack = pool.take().expect("a stack");
-        touch(stack.top().as_ptr());
-        stack
-    })
+    keep_all(count, || touched(pool.take()).expect("a stack"))
 }
 
 /// What no user of guard regions can do without: one call for the guard, and the fault of the page. In one mapping that is
@@ -134,21 +148,42 @@ fn bare() -> Work {
 }
 
 fn cold_mapped() -> Work {
-    let make = || {
-        let stack = Mapped::new(SIZE).expect("a stack");
-        touch(stack.top().as_ptr());
-        stack
-    };
-    Box::new(move |count| keep_all(count, make).0)
+    Box::new(move |count| keep_all(count, || touched(Mapped::new(SIZE)).expect("a stack")).0)
 }
 
 fn cold_corosenseis() -> Work {
-    let make = || {
-        let stack = DefaultStack::new(SIZE).expect("a stack");
-        touch(ptr::with_exposed_provenance_mut(stack.base().get()));
-        stack
-    };
-    Box::new(move |count| keep_all(count, make).0)
+    Box::new(move |count| keep_all(count, || corosensei_touched().expect("a stack")).0)
+}
+
+fn touched<S: Stack, E>(stack: Result<S, E>) -> Result<S, E> {
+    stack.inspect(|stack| touch(stack.top().as_ptr()))
+}
+
+fn corosensei_touched() -> io::Result<DefaultStack> {
+    let stack = DefaultStack::new(SIZE)?;
+    touch(ptr::with_exposed_provenance_mut(stack.base().get()));
+    Ok(stack)
+}
+
+fn many_pooled(most: usize) -> Reached {
+    let pool = pool();
+    alive::have(most, || touched(pool.take()))
+}
+
+fn many_of_a_slab(most: usize) -> Reached {
+    let mut slab = None;
+    alive::have(most, || match &slab {
+        Some(slab) => touched(Slab::take(slab)),
+        None => touched(slab.insert(Slab::new(SIZE, most)?).take()),
+    })
+}
+
+fn many_mapped(most: usize) -> Reached {
+    alive::have(most, || touched(Mapped::new(SIZE)))
+}
+
+fn many_corosenseis(most: usize) -> Reached {
+    alive::have(most, corosensei_touched)
 }
 
 fn warm_on_threads(pool: Pool, count: u64) -> (Duration, Vec<Pooled>) {

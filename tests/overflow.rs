@@ -11,11 +11,12 @@ use std::mem::{MaybeUninit, transmute, zeroed};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, Output};
 use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use common::{cases, leak};
-use switchback::stack::{Borrowed, Mapped, Named, Pool, Pooled, Stack, guard_size, report_overflows};
+use switchback::stack::{Borrowed, Mapped, Named, Pool, Pooled, Slab, Stack, guard_size, report_overflows};
 use switchback::{Coroutine, Resumed, Yielder, ensure_stack, on_stack, stack};
 
 struct Case {
@@ -76,6 +77,31 @@ const CASES: &[Case] = &[
             on_a_foreign_thread(|| run_on(Named::new(Pooled::new(64 << 10).expect("a stack"), "pooled"), overflow));
         },
         end: Reports("pooled", "64 KiB"),
+    },
+    Case {
+        name: "of_the_stacks_of_a_slab_the_one_that_overflows_is_reported",
+        run: || {
+            report();
+            let slab = Slab::new(64 << 10, 40).expect("a slab");
+            let stack = || slab.take().expect("not all are in use");
+            let _others: Vec<_> = (0..39).map(|n| suspended_on(Named::new(stack(), &n.to_string()))).collect();
+            run_on(Named::new(stack(), "last"), overflow);
+        },
+        end: Reports("last", "64 KiB"),
+    },
+    Case {
+        name: "a_thread_that_rust_has_not_started_reports_of_a_slab_that_another_made",
+        run: || {
+            report();
+            static SLAB: OnceLock<Slab> = OnceLock::new();
+            let slab = SLAB.get_or_init(|| Slab::new(64 << 10, 2).expect("a slab"));
+            on_a_foreign_thread(|| {
+                let slab = SLAB.get().expect("the other thread's");
+                run_on(Named::new(slab.take().expect("not all are in use"), "shared"), overflow);
+            });
+            drop(slab.take());
+        },
+        end: Reports("shared", "64 KiB"),
     },
     Case {
         name: "of_nested_coroutines_the_one_that_overflows_is_reported",

@@ -28,7 +28,7 @@ thread_local! {
 
 /// Bytes left of the stack that the caller runs on, or `None` if it is not known which one that is.
 ///
-/// Known are the stack that the system gave the thread and every [`Mapped`](super::Mapped) one, also below a call of
+/// Known are the stack that the system gave the thread and all that are mapped here, also below a call of
 /// [`on_stack`](crate::on_stack). A [`Borrowed`](super::Borrowed) stack is not, nor a user's own kind, nor an alternate
 /// signal stack. Of the thread that runs `main` it is the limit (`RLIMIT_STACK`) at the first call that counts.
 ///

@@ -276,3 +276,54 @@ impl fmt::Debug for SlabStack {
         f.debug_struct("SlabStack").field("limit", &self.limit).field("reserve", &self.reserve()).finish()
     }
 }
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+    use crate::stack::faults::with_refused;
+    use crate::stack::guard_kind;
+
+    /// More calls than the run makes.
+    const ENOUGH: usize = 1000;
+
+    #[test]
+    fn a_slab_is_had_or_refused_whichever_call_fails() {
+        // Found out once a process, which is not to be refused.
+        guard_kind();
+        // Guards are made by two calls at least, and some of it is committed.
+        let size = StackSize { reserve: 2 * system::page_size(), commit: 1, guard: 0 };
+        let run = || {
+            let slab = Slab::new(size, system::PLACES + 6)?;
+            let stacks: Vec<_> = (0..slab.capacity()).map(|_| slab.take().expect("they are there")).collect();
+            assert!(slab.take().is_err());
+            for stack in &stacks {
+                // SAFETY: the ends of a stack on which nothing runs.
+                unsafe {
+                    stack.limit.write(1);
+                    stack.top().sub(1).write(1);
+                }
+            }
+            drop(stacks);
+            slab.trim();
+            assert_eq!(slab.in_use(), 0);
+            Ok::<_, Error>(slab)
+        };
+        let mut tried = 0;
+        for for_good in [false, true] {
+            for nth in 0..ENOUGH {
+                let (answer, calls) = with_refused(nth, for_good, || run().map(drop));
+                if calls <= nth {
+                    assert_eq!(answer, Ok(()), "nothing was refused");
+                    break;
+                }
+                tried += 1;
+                if let Err(error) = answer {
+                    assert!(!error.to_string().is_empty());
+                }
+                drop(run().expect("nothing is refused any more"));
+            }
+        }
+        println!("{tried} points tried");
+        assert!(tried >= 10, "mmap, guards, what is committed, munmap: {tried}");
+    }
+}
