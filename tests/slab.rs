@@ -29,7 +29,7 @@ fn take(slab: &Slab) -> SlabStack {
 }
 
 fn take_all(slab: &Slab) -> Vec<SlabStack> {
-    let stacks: Vec<_> = std::iter::from_fn(|| slab.take().ok()).collect();
+    let stacks: Vec<_> = std::iter::from_fn(|| slab.take().ok()).take(slab.capacity() + 1).collect();
     assert_eq!(stacks.len(), slab.capacity());
     stacks
 }
