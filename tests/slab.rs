@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::NonNull;
@@ -65,20 +66,15 @@ fn is_mapped(address: *mut u8) -> bool {
     unsafe { libc::mincore(address.cast(), page_size(), [0_u8].as_mut_ptr().cast()) == 0 }
 }
 
-/// Mappings of the process, and their bytes.
-fn mapped() -> (usize, usize) {
+/// How many mappings have a part in this range of addresses, and how many bytes of it they fill.
+fn mapped(range: Range<usize>) -> (usize, usize) {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux");
-    let bytes = |line: &str| {
-        let (start, end) = line.split_once(' ')?.0.split_once('-')?;
-        let address = |digits| usize::from_str_radix(digits, 16).ok();
-        Some(address(end)? - address(start)?)
-    };
-    let sizes = maps.lines().map(|line| bytes(line).expect("two addresses"));
-    sizes.fold((0, 0), |(count, total), bytes| (count + 1, total + bytes))
-}
-
-fn mappings() -> usize {
-    mapped().0
+    let parts = maps.lines().map(|line| {
+        let (start, end) = line.split(' ').next().and_then(|ends| ends.split_once('-')).expect("two addresses");
+        let address = |digits| usize::from_str_radix(digits, 16).expect("an address");
+        address(start).max(range.start)..address(end).min(range.end)
+    });
+    parts.filter(|part| !part.is_empty()).fold((0, 0), |(count, bytes), part| (count + 1, bytes + part.len()))
 }
 
 fn resident(stack: &SlabStack) -> usize {
@@ -141,9 +137,11 @@ fn when_all_stacks_are_in_use_the_next_is_refused_until_one_is_given_back() {
         assert_eq!(slab.in_use(), 2);
         stacks.push(take(&slab));
     }
-    // One that is forgotten is in use for ever.
-    stacks.into_iter().for_each(std::mem::forget);
-    assert_eq!(slab.in_use(), 3);
+    if !cfg!(miri) {
+        // One that is forgotten is in use for ever, which Miri would call a leak.
+        stacks.into_iter().for_each(std::mem::forget);
+        assert_eq!(slab.in_use(), 3);
+    }
 }
 
 #[test]
@@ -240,24 +238,20 @@ fn the_mapping_is_there_until_the_slab_and_the_last_of_its_stacks_are_gone() {
 fn a_slab_takes_the_mappings_that_its_guards_take_and_leaves_none_behind() {
     let test = "a_slab_takes_the_mappings_that_its_guards_take_and_leaves_none_behind";
     let body = || {
-        // What is made once a process is made.
-        drop((slab(page_size(), 1), mappings()));
-        let before = mappings();
-        let (held, count) = (slab(page_size(), 1), 500);
-        let one = mappings();
+        let count = 500;
         let slab = slab(page_size(), count);
-        let taken = mappings() - one;
-        // Neighbours of the same kind are one.
-        match guard_kind() {
-            GuardKind::Region => assert!(taken <= 1, "{taken} mappings"),
-            GuardKind::Protection => assert!(taken.abs_diff(2 * count) <= 1, "{taken} mappings for {count} stacks"),
-        }
         let stacks = take_all(&slab);
+        let lowest = stacks.iter().map(|stack| stack.limit().addr().get()).min().expect("stacks");
+        let highest = stacks.iter().map(|stack| stack.top().addr().get()).max().expect("stacks");
+        let all = lowest - slab.size().guard..highest;
         stacks.iter().for_each(|stack| write_ends_of(stack, 1));
-        drop((slab, held));
-        assert!(mappings() > before);
-        drop(stacks);
-        assert!(mappings() <= before, "{} mappings, {before} before", mappings());
+        let expected = match guard_kind() {
+            GuardKind::Region => 1,
+            GuardKind::Protection => 2 * count,
+        };
+        assert_eq!(mapped(all.clone()), (expected, all.len()));
+        drop((stacks, slab));
+        assert_eq!(mapped(all), (0, 0));
     };
     if std::env::var_os("SWITCHBACK_GUARD").is_some() {
         assert_eq!(guard_kind(), GuardKind::Protection);
@@ -279,14 +273,14 @@ fn a_slab_that_would_take_more_mappings_than_there_are_is_refused_at_once() {
     let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").expect("Linux");
     let count = limit.trim().parse::<usize>().expect("a number") / 2 + 1;
     drop(slab(page_size(), 1));
-    let (_, before) = mapped();
+    let (_, before) = mapped(0..usize::MAX);
     for _ in 0..3 {
         let sentence = Slab::new(page_size(), count).expect_err("they are too many").to_string();
         // Where addresses have 32 bits, so many guards alone exceed them.
         let fits = count.checked_mul(page_size() + guard_size()).is_some_and(|bytes| isize::try_from(bytes).is_ok());
         let named = if fits { "vm.max_map_count" } else { "exceed the address space" };
         assert!(sentence.contains(named) && sentence.contains(&format!("{count} stacks of")), "{sentence}");
-        let (_, bytes) = mapped();
+        let (_, bytes) = mapped(0..usize::MAX);
         assert!(bytes - before.min(bytes) < count * page_size(), "{bytes} bytes are mapped, {before} before");
     }
     // What was refused is not counted.

@@ -41,6 +41,7 @@ pub(super) fn give_back(count: usize) {
 }
 
 /// The error for what was asked and the kernel has refused, if it may have been for lack of mappings.
+#[cfg_attr(miri, expect(dead_code, reason = "Miri has no limit of mappings"))]
 pub(super) fn exhausted(asked: Asked) -> Option<Error> {
     let used = USED.load(Ordering::Relaxed);
     let limit = system::max_map_count()?;
