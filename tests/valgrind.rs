@@ -9,7 +9,7 @@ use std::env;
 use std::hint::black_box;
 use std::process::{Command, Output};
 
-use switchback::stack::{Borrowed, DEFAULT_RESERVE, Mapped};
+use switchback::stack::{Borrowed, DEFAULT_RESERVE, Mapped, Slab, Stack};
 use switchback::{Coroutine, Resumed, Yielder, on_stack};
 
 /// Runs `body` in a process of its own under Valgrind: the answer is how that ended. There it is None.
@@ -111,7 +111,7 @@ fn a_variable_that_nobody_has_written_is_reported_on_a_stack_used_before() {
 }
 
 /// Runs coroutines on `stack`, from shallow to deep and back.
-fn use_of(stack: Mapped) -> Mapped {
+fn use_of<S: Stack + 'static>(stack: S) -> S {
     #[inline(never)]
     fn deep(yielder: &Yielder<(), usize>, depth: usize) -> usize {
         let frame = black_box([depth; 50]);
@@ -151,6 +151,10 @@ fn nothing_is_said_about_switches_between_stacks_of_any_kind() {
                 (0..4).map(|n| use_of(Mapped::new(DEFAULT_RESERVE << ((round + n) % 4)).expect("a stack"))).collect();
             drop(stacks);
         }
+        // With neighbours in the same mapping.
+        let slab = Slab::new(DEFAULT_RESERVE, 4).expect("a slab");
+        let stacks: Vec<_> = (0..4).map(|_| use_of(slab.take().expect("not all are in use"))).collect();
+        drop((stacks, slab));
         // Small ones where a large one has just been, inside the bounds it had.
         for reserve in [DEFAULT_RESERVE * 32, DEFAULT_RESERVE, DEFAULT_RESERVE] {
             drop(use_of(Mapped::new(reserve).expect("a stack")));

@@ -133,7 +133,7 @@ const _: () = assert!(ALIGNMENT >= arch::STACK_ALIGNMENT && ALIGNMENT.is_multipl
 ///
 /// # Valgrind
 ///
-/// [`Mapped`] and [`Borrowed`] register themselves with Valgrind. Another kind does so with the client requests
+/// The kinds here register themselves with Valgrind. Another one does so with the client requests
 /// `VALGRIND_STACK_REGISTER` and `VALGRIND_STACK_DEREGISTER`, from `limit` to the last byte below `top`.
 pub unsafe trait Stack {
     /// The address just above the highest byte.
