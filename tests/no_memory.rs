@@ -72,7 +72,10 @@ struct Answer<T> {
 /// Runs this with the n-th allocation refused, and perhaps all after it.
 fn with_refused<T>(nth: usize, for_good: bool, run: impl FnOnce() -> T) -> Answer<T> {
     let before = HELD.get();
-    (ASKED.set(0), REFUSED.set(0), FOR_GOOD.set(for_good), LEFT.set(nth));
+    ASKED.set(0);
+    REFUSED.set(0);
+    FOR_GOOD.set(for_good);
+    LEFT.set(nth);
     let value = run();
     LEFT.set(usize::MAX);
     Answer { value, asked: ASKED.get(), refused: REFUSED.get(), kept: HELD.get() - before }
