@@ -38,17 +38,13 @@ fn is_refused() -> bool {
     true
 }
 
-fn hold(bytes: usize) {
-    HELD.set(HELD.get().wrapping_add_unsigned(bytes));
-}
-
 // SAFETY: the system's, or a refusal. What is counted in has no destructor and allocates nothing.
 unsafe impl GlobalAlloc for Short {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_refused() {
             return std::ptr::null_mut();
         }
-        hold(layout.size());
+        HELD.set(HELD.get().wrapping_add_unsigned(layout.size()));
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
