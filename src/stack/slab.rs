@@ -89,8 +89,8 @@ impl Slab {
     ///
     /// Two system calls for the mapping and one for the guards of 64 stacks (`process_madvise`, Linux 6.15), else one for
     /// the guard of each. What the size commits is resident from now on, for all of them; where the system [counts memory
-    /// before it is used](super#where-memory-is-counted-before-it-is-used), the whole of them counts. Eight bytes of memory a
-    /// stack are allocated for the account.
+    /// before it is used](super#where-memory-is-counted-before-it-is-used), the whole of them counts. For the account
+    /// eight bytes a stack are allocated.
     ///
     /// # Errors
     ///
@@ -177,8 +177,8 @@ impl Slab {
             let mut places = [system::place(NonNull::dangling(), 0); system::PLACES];
             let count = stacks.len().min(system::PLACES);
             places.iter_mut().zip(stacks).for_each(|(place, &limit)| *place = system::place(limit, beyond));
-            // SAFETY: nobody has these stacks, or gets one before the lock is given up. If the system refuses, they keep what
-            // they have.
+            // SAFETY: nobody has these stacks, or gets one before the lock is given up. If the system refuses, they keep
+            // what they have.
             let _ = unsafe { system::decommit_all(&places[..count]) };
             if count < system::PLACES {
                 break;

@@ -55,8 +55,8 @@ use super::Error;
 ///
 /// A fault in the guard of a stack while the stack pointer is on that stack, no further up than an instruction reaches. So a
 /// wild pointer into a guard is none, nor is a null pointer in a coroutine. Known are the guards of all kinds but
-/// [`Borrowed`](super::Borrowed), also when they serve [`on_stack`](crate::on_stack) or a user's own kind whose memory is part of one: there it is
-/// the whole mapping that is named. A single frame that jumps over the guard is not seen; see
+/// [`Borrowed`](super::Borrowed), also when they serve [`on_stack`](crate::on_stack) or a user's own kind whose memory is
+/// part of one: there it is the whole of that one that is named. A single frame that jumps over the guard is not seen; see
 /// [`guard_size`](super::guard_size).
 ///
 /// # Other handlers

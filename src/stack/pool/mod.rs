@@ -195,8 +195,8 @@ impl Pool {
     ///
     /// No counter knows what coroutines touch, so the system's page tables are asked: what was swapped out does not count,
     /// what was only read does. For figures that are looked at now and then: the depot is locked meanwhile. On Linux three
-    /// system calls for each mapping the pool has and one for each 32 runs of pages that hold memory (`PAGEMAP_SCAN`), or one for
-    /// each megabyte of address space (`mincore`) before Linux 6.7. Allocates nothing.
+    /// system calls for each mapping that the pool has and one for each 32 runs of pages that hold memory
+    /// (`PAGEMAP_SCAN`), or one for each megabyte of address space (`mincore`) before Linux 6.7. Allocates nothing.
     pub fn resident(self) -> Option<usize> {
         self.0.depot().resident()
     }
