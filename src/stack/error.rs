@@ -48,6 +48,11 @@ enum Kind {
         asked: Asked,
     },
     #[cfg(feature = "std")]
+    LockLimit {
+        limit: u64,
+        asked: Asked,
+    },
+    #[cfg(feature = "std")]
     CommitLimit {
         asked: Asked,
     },
@@ -137,6 +142,11 @@ impl Error {
         Self(Kind::DataLimit { limit, asked })
     }
 
+    /// All memory of the process is to be locked, and it has reached its limit of that.
+    pub(super) fn lock_limit(limit: u64, asked: Asked) -> Self {
+        Self(Kind::LockLimit { limit, asked })
+    }
+
     /// The system promises no more memory.
     pub(super) fn commit_limit(asked: Asked) -> Self {
         Self(Kind::CommitLimit { asked })
@@ -195,6 +205,12 @@ impl fmt::Display for Error {
                  raise it with `ulimit -v` or ask for less"
             ),
             #[cfg(feature = "std")]
+            Kind::LockLimit { limit, asked } => write!(
+                f,
+                "no memory left for {asked}: the process locks what it maps (mlockall) and may lock {limit} bytes \
+                 (RLIMIT_MEMLOCK); raise it with `ulimit -l` or ask for less"
+            ),
+            #[cfg(feature = "std")]
             Kind::DataLimit { limit, asked } => write!(
                 f,
                 "no memory left for {asked}: the process may have {limit} bytes that can be written \
@@ -214,9 +230,14 @@ impl fmt::Display for Error {
             ),
             #[cfg(feature = "std")]
             Kind::Refused { call, errno, asked } => {
+                let remedy = match errno {
+                    libc::ENOMEM | libc::EAGAIN => "ask for less or end what holds memory",
+                    libc::EPERM | libc::EACCES | libc::ENOSYS => "does the sandbox of the process forbid the call?",
+                    _ => "it was asked for wrongly, or what the process maps is special (mlockall, huge pages)",
+                };
                 write!(f, "{call} refused {asked}: ")?;
                 system::write_reason(f, errno)?;
-                write!(f, "; ask for less or end what holds memory")
+                write!(f, "; {remedy}")
             }
         }
     }
@@ -226,14 +247,15 @@ impl core::error::Error for Error {}
 
 #[cfg(feature = "std")]
 impl From<Error> for std::io::Error {
-    /// Sizes that make no sense become `InvalidInput`, a shadow stack `Unsupported`, everything else `OutOfMemory`; the
-    /// sentence is kept, for which it allocates.
+    /// Sizes that make no sense become `InvalidInput`, a shadow stack `Unsupported`, a call that a sandbox forbids
+    /// `PermissionDenied`, everything else `OutOfMemory`; the sentence is kept, for which it allocates.
     fn from(error: Error) -> Self {
         let kind = match error.0 {
             Kind::TooSmall { .. } | Kind::TooLarge { .. } | Kind::TooMany { .. } | Kind::NoStacks => {
                 std::io::ErrorKind::InvalidInput
             }
             Kind::ShadowStack => std::io::ErrorKind::Unsupported,
+            Kind::Refused { errno: libc::EPERM | libc::EACCES, .. } => std::io::ErrorKind::PermissionDenied,
             _ => std::io::ErrorKind::OutOfMemory,
         };
         Self::new(kind, error)
@@ -243,6 +265,20 @@ impl From<Error> for std::io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "std")]
+    #[test]
+    fn a_refusal_says_what_can_be_done_about_its_reason() {
+        let said = |errno| Error::refused("mmap", errno, 4096).to_string();
+        assert!(said(libc::ENOMEM).ends_with("; ask for less or end what holds memory"));
+        assert!(said(libc::EPERM).ends_with("; does the sandbox of the process forbid the call?"));
+        assert!(!said(libc::EINVAL).contains("ask for less"), "less is no remedy");
+        let kind = |errno| std::io::Error::from(Error::refused("mmap", errno, 4096)).kind();
+        assert_eq!(kind(libc::EPERM), std::io::ErrorKind::PermissionDenied);
+        assert_eq!(kind(libc::ENOMEM), std::io::ErrorKind::OutOfMemory);
+        let locked = Error::lock_limit(65536, 4096.into()).to_string();
+        assert!(locked.contains("RLIMIT_MEMLOCK") && locked.contains("ulimit -l"), "{locked}");
+    }
 
     /// Few machines have a shadow stack to be refused for.
     #[test]

@@ -40,6 +40,12 @@ pub(super) fn give_back(count: usize) {
     USED.fetch_sub(count, Ordering::Relaxed);
 }
 
+/// How many are counted.
+#[cfg(all(test, not(miri)))]
+pub(super) fn used() -> usize {
+    USED.load(Ordering::Relaxed)
+}
+
 /// The error for what was asked and the kernel has refused, if it may have been for lack of mappings.
 #[cfg_attr(miri, expect(dead_code, reason = "Miri has no limit of mappings"))]
 pub(super) fn exhausted(asked: Asked) -> Option<Error> {

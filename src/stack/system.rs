@@ -3,7 +3,7 @@
 use core::fmt;
 use core::ops::Range;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::error::Asked;
 use super::{Error, mappings};
@@ -216,6 +216,9 @@ pub(super) fn place(start: NonNull<u8>, size: usize) -> Place {
     Place { iov_base: start.as_ptr().cast(), iov_len: size }
 }
 
+/// Whether the kernel may take advice for many places in one call. False once it has said that it does not.
+pub(super) static AT_ONCE: AtomicBool = AtomicBool::new(true);
+
 /// The same advice for many places: in one system call for [`PLACES`] of them where the kernel takes it (Linux 6.15), which costs
 /// less than half of one call for each.
 ///
@@ -248,7 +251,7 @@ unsafe fn advise_all(places: &[Place], advice: libc::c_int) -> Result<(), Refusa
 /// As the advice has it.
 unsafe fn advise_at_once(places: &[Place], advice: libc::c_int) -> usize {
     #[cfg(target_os = "linux")]
-    if places.len() > 1 {
+    if places.len() > 1 && AT_ONCE.load(Ordering::Relaxed) {
         /// A descriptor that stands for the calling process (Linux 6.14).
         const PIDFD_SELF: libc::c_int = -10_000;
         let advised = call("process_madvise", || {
@@ -258,6 +261,9 @@ unsafe fn advise_at_once(places: &[Place], advice: libc::c_int) -> usize {
             };
             usize::try_from(answer).ok()
         });
+        if advised.is_err_and(|refusal| !refusal.may_pass()) {
+            AT_ONCE.store(false, Ordering::Relaxed);
+        }
         return advised.unwrap_or(0);
     }
     let _ = (places, advice);
@@ -492,10 +498,23 @@ fn stack_flag() -> libc::c_int {
 }
 
 impl Refusal {
+    /// Whether the same call may be granted another time: it was for lack of memory, or interrupted.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "no call has another way round it"))]
+    fn may_pass(self) -> bool {
+        matches!(self.errno, libc::ENOMEM | libc::EAGAIN | libc::EINTR)
+    }
+
     /// Says which limit was met by a call for this. Allocates nothing.
     pub(super) fn explain(self, asked: impl Into<Asked>) -> Error {
         let Self { call, errno } = self;
         let asked = asked.into();
+        // The kernel says so of a mapping that is to be locked at once, because the process has asked for that (`mlockall`).
+        if call == "mmap" && errno == libc::EAGAIN {
+            // SAFETY: the pointer is to a live value.
+            if let Some(limit) = limit(|limit| unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, limit) }) {
+                return Error::lock_limit(limit, asked);
+            }
+        }
         if errno != libc::ENOMEM {
             return Error::refused(call, errno, asked);
         }
