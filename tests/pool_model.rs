@@ -430,7 +430,7 @@ impl Model {
         self.in_use -= 1;
         if !sealed() {
             if self.shelves[thread].count == SHELF {
-                self.to_depot(AT_ONCE);
+                self.leave_shelf(AT_ONCE);
                 let shelf = &mut self.shelves[thread];
                 shelf.count -= AT_ONCE;
                 shelf.known.drain(..shelf.known.len().saturating_sub(shelf.count));
@@ -443,7 +443,7 @@ impl Model {
     }
 
     /// So many stacks leave a shelf.
-    fn to_depot(&mut self, count: usize) {
+    fn leave_shelf(&mut self, count: usize) {
         if count > 0 {
             let keep = Keep::current();
             let resident = keep.resident.checked_next_multiple_of(page_size()).unwrap_or(usize::MAX);
@@ -455,7 +455,7 @@ impl Model {
 
     fn empty_shelf(&mut self, thread: usize) {
         let shelf = std::mem::take(&mut self.shelves[thread]);
-        self.to_depot(shelf.count);
+        self.leave_shelf(shelf.count);
     }
 
     fn trim(&mut self, thread: usize) {
@@ -475,7 +475,7 @@ impl Model {
         Keep { decay: Duration::ZERO, ..keep }.apply();
         (0..WEAR).for_each(|_| drop(self.pool.take().expect("a stack")));
         keep.apply();
-        self.to_depot(1);
+        self.leave_shelf(1);
         self.warm = 0;
         self.shelves[thread] = Shelf { count: 1, known: Vec::new(), fresh: false };
         self.check();

@@ -9,6 +9,11 @@ use crate::stack::row::{self, Row};
 use crate::stack::{Error, StackSize, system};
 
 /// See the module. Shared under a lock.
+///
+/// All that threads share is changed under that one lock, by `&mut self`, so no order of accesses is there for a model checker
+/// to permute; what a thread did on a stack comes before what the next one does there, because both held the lock between.
+/// The one thing read outside it, how many stacks lie on another thread's shelf, is a number for [`Pool::stats`](super::Pool::stats)
+/// that nothing is decided by.
 pub(super) struct Depot {
     size: StackSize,
     rows: Vec<Cut>,
