@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{emulated, in_a_child, in_another_process};
-use switchback::stack::{GuardKind, Keep, Pool, Pooled, Stack, StackSize, guard_kind, pools};
+use switchback::stack::{GuardKind, Keep, Pool, Pooled, Stack, StackSize, guard_kind, guard_size, pools};
 use switchback::{Coroutine, Resumed, Yielder};
 
 fn page_size() -> usize {
@@ -278,6 +278,79 @@ fn every_stack_is_guarded_however_it_was_had() {
         pool.trim();
         drop((keep_row, warm));
     }
+}
+
+/// How many stacks of one page and how many with a reserve of 60 MiB there are at once. The large ones take 600 GB of
+/// addresses, of which a process has 128 TiB. Where it may have less: riscv64 with three levels of page tables has 256 GiB, 32
+/// bits have 3 GiB, and a guard takes 64 KiB on both.
+const SIDE_BY_SIDE: (usize, usize) = if cfg!(target_pointer_width = "32") {
+    (10_000, 20)
+} else if cfg!(target_arch = "riscv64") {
+    (10_000, 2_000)
+} else {
+    (10_000, 10_000)
+};
+
+#[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes, and has no address space to spare")]
+fn stacks_of_one_page_and_of_sixty_megabytes_live_side_by_side() {
+    let Some(child) = in_a_child("stacks_of_one_page_and_of_sixty_megabytes_live_side_by_side", || {
+        let mappings = || std::fs::read_to_string("/proc/self/maps").expect("Linux").lines().count();
+        let before = mappings();
+        let pools = [page_size(), 60 << 20].map(|reserve| Pool::of(reserve).expect("a pool"));
+        let (small, large) = SIDE_BY_SIDE;
+        let mut stacks = Vec::new();
+        for number in 0..small.max(large) {
+            let wanted = pools.iter().zip([small, large]).filter(|&(_, count)| number < count);
+            stacks.extend(wanted.map(|(pool, _)| pool.take().expect("a stack")));
+        }
+        assert_eq!(pools.map(|pool| pool.stats().in_use), [small, large]);
+        let word = |stack: &Pooled, offset: usize| stack.limit().as_ptr().wrapping_add(offset).cast::<usize>();
+        let highest = |stack: &Pooled| word(stack, stack.reserve() - size_of::<usize>());
+        for (number, stack) in stacks.iter().enumerate() {
+            // SAFETY: the ends of a stack on which nothing runs; aligned, for the ends of pages are.
+            unsafe {
+                highest(stack).write(number);
+                // The deepest page of some of them.
+                if number % 5 == 0 {
+                    word(stack, 0).write(!number);
+                }
+            }
+        }
+        if guard_kind() == GuardKind::Region {
+            let more = mappings() - before;
+            assert!(more < 100, "{more} mappings for {} stacks", stacks.len());
+        }
+        for (number, stack) in stacks.iter().enumerate() {
+            // SAFETY: as above.
+            assert_eq!(unsafe { highest(stack).read() }, number);
+            if number % 5 == 0 {
+                // SAFETY: as above.
+                assert_eq!(unsafe { word(stack, 0).read() }, !number);
+            }
+        }
+        let mut areas: Vec<_> = stacks
+            .iter()
+            .map(|stack| {
+                let limit = stack.limit().addr().get();
+                limit - guard_size()..limit + stack.reserve()
+            })
+            .collect();
+        areas.sort_by_key(|area| area.start);
+        assert!(areas.is_sorted_by(|one, next| one.end <= next.start), "each has addresses of its own");
+        // Under an emulator each question takes long.
+        for stack in stacks.iter().step_by(if emulated() { 20 } else { 1 }) {
+            let limit = stack.limit().as_ptr();
+            assert!(is_readable(limit));
+            assert!(!is_readable(limit.wrapping_sub(1)) && !is_readable(limit.wrapping_sub(guard_size())), "{stack:?}");
+        }
+        drop(stacks);
+        pools.iter().for_each(|pool| pool.trim());
+        assert_eq!(pools.map(|pool| pool.stats().mapped), [0, 0]);
+    }) else {
+        return;
+    };
+    assert!(child.status.success(), "{child:?}");
 }
 
 /// Runs a test of this file with this in the environment.
