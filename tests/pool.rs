@@ -487,3 +487,64 @@ fn the_data_limit_is_named_when_it_is_met() {
     };
     assert!(child.status.success(), "{child:?}");
 }
+
+/// All that the process maps from now on is locked: memory at once, of which it may have so many bytes.
+fn lock_all_memory(limit: libc::rlim_t) {
+    // SAFETY: the pointers are to live values, and no code here depends on who the user is.
+    unsafe {
+        let mut allowed = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        assert_eq!(libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut allowed), 0);
+        allowed.rlim_cur = allowed.rlim_max.min(limit);
+        assert_eq!(libc::setrlimit(libc::RLIMIT_MEMLOCK, &allowed), 0);
+        // The limit is not one for root.
+        if libc::geteuid() == 0 {
+            assert_eq!(libc::setuid(65_534), 0);
+        }
+        assert_eq!(libc::mlockall(libc::MCL_FUTURE), 0);
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes")]
+fn the_limit_of_locked_memory_is_named_when_it_is_met() {
+    let Some(child) = in_a_child("the_limit_of_locked_memory_is_named_when_it_is_met", || {
+        lock_all_memory(8 << 20);
+        let pool = Pool::of(64 * 1024).expect("a pool");
+        for _ in 0..3 {
+            let mut stacks = Vec::new();
+            let error = loop {
+                match pool.take() {
+                    Ok(stack) => stacks.push(stack),
+                    Err(error) => break error,
+                }
+            };
+            assert!(!stacks.is_empty() && error.to_string().contains("RLIMIT_MEMLOCK"), "{error}");
+            stacks.iter().for_each(|stack| write_all_of(stack, 7));
+            drop(stacks);
+            pool.trim();
+        }
+    }) else {
+        return;
+    };
+    assert!(child.status.success(), "{child:?}");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "Miri starts no processes")]
+fn locked_memory_takes_no_guard_region_and_the_error_says_what_to_do() {
+    let Some(child) = in_a_child("locked_memory_takes_no_guard_region_and_the_error_says_what_to_do", || {
+        // Found out while it still holds.
+        let kind = guard_kind();
+        lock_all_memory(8 << 20);
+        match Pool::of(64 * 1024).expect("a pool").take() {
+            Ok(stack) => write_all_of(&stack, 7),
+            Err(error) => {
+                assert_eq!(kind, GuardKind::Region);
+                assert!(error.to_string().contains("SWITCHBACK_GUARD=protection"), "{error}");
+            }
+        }
+    }) else {
+        return;
+    };
+    assert!(child.status.success(), "{child:?}");
+}

@@ -233,7 +233,9 @@ impl fmt::Display for Error {
                 let remedy = match errno {
                     libc::ENOMEM | libc::EAGAIN => "ask for less or end what holds memory",
                     libc::EPERM | libc::EACCES | libc::ENOSYS => "does the sandbox of the process forbid the call?",
-                    _ => "it was asked for wrongly, or what the process maps is special (mlockall, huge pages)",
+                    // Guard regions are for memory that is not locked.
+                    libc::EINVAL => "if the process locks its memory (mlockall), set SWITCHBACK_GUARD=protection",
+                    _ => "the system allows no stacks like that",
                 };
                 write!(f, "{call} refused {asked}: ")?;
                 system::write_reason(f, errno)?;
@@ -272,7 +274,10 @@ mod tests {
         let said = |errno| Error::refused("mmap", errno, 4096).to_string();
         assert!(said(libc::ENOMEM).ends_with("; ask for less or end what holds memory"));
         assert!(said(libc::EPERM).ends_with("; does the sandbox of the process forbid the call?"));
-        assert!(!said(libc::EINVAL).contains("ask for less"), "less is no remedy");
+        assert!(
+            said(libc::EINVAL)
+                .ends_with("; if the process locks its memory (mlockall), set SWITCHBACK_GUARD=protection")
+        );
         let kind = |errno| std::io::Error::from(Error::refused("mmap", errno, 4096)).kind();
         assert_eq!(kind(libc::EPERM), std::io::ErrorKind::PermissionDenied);
         assert_eq!(kind(libc::ENOMEM), std::io::ErrorKind::OutOfMemory);

@@ -33,6 +33,9 @@
 //! page can always be used, also by the kernel on the program's behalf. The remedy for too few stacks is a smaller reserve.
 //! Against a limit of address space (`RLIMIT_AS`) all that is mapped counts; a pool maps less at once then.
 //!
+//! The limit of a memory cgroup is not an error of a mapping or of a commit: whoever touches the page that is too many, the
+//! kernel ends a process of the group for it, so a service that is to refuse politely needs a limit of its own below that.
+//!
 //! # Overflow
 //!
 //! An overflow is a fault in the guard and ends the process. [`report_overflows`] makes it say so, with the name that
