@@ -70,7 +70,7 @@ pub(super) fn next(call: &'static str) -> Option<i32> {
     PLAN.try_with(refuse).ok()?
 }
 
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
 mod tests {
     use core::ptr::NonNull;
     use core::sync::atomic::Ordering;

@@ -44,7 +44,7 @@
 mod borrowed;
 #[cfg_attr(all(miri, feature = "std"), expect(dead_code, reason = "Miri has none of the system's limits"))]
 mod error;
-#[cfg(all(test, feature = "std"))]
+#[cfg(all(test, feature = "std", not(miri)))]
 mod faults;
 #[cfg(feature = "std")]
 mod guard;
