@@ -1,6 +1,6 @@
 //! Stacks that are taken and given back on a thread again and again make no system call at all: the kernel would end the
-//! process for it.
-#![cfg(all(feature = "std", target_os = "linux", not(miri)))]
+//! process for it. Not with a sanitizer, which makes some itself.
+#![cfg(all(feature = "std", target_os = "linux", not(any(miri, switchback_sanitizer))))]
 
 mod common;
 
