@@ -26,7 +26,7 @@ fn pools_do_what_a_model_says() {
     Property {
         name: TEST,
         size: if cfg!(miri) { 12 } else { 60 },
-        inputs: 400,
+        inputs: 240,
         check: |program: &Program| {
             run(program);
             Ok(())
