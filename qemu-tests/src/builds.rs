@@ -23,6 +23,8 @@ pub enum Tests {
     One(&'static str),
 }
 
+const FRAME_POINTERS: &[&str] = &["-Cforce-frame-pointers=yes", "--cfg=switchback_frame_pointers"];
+
 /// What is built if nothing is said.
 pub static DEBUG: Build = Build { name: "debug", profile: "dev", rustflags: &[], tests: Tests::All };
 
@@ -37,17 +39,12 @@ pub static VARIANTS: [Build; 6] = [
     Build { name: "lto", profile: "fat-lto", rustflags: &[], tests: Tests::OfThePrimitives },
     // Outlined code, other choices of what is inlined.
     Build { name: "size", profile: "size", rustflags: &[], tests: Tests::OfThePrimitives },
-    // The frame pointer is a register less, and must lead through a switch.
-    Build {
-        name: "frame-pointers",
-        profile: "dev",
-        rustflags: &["-Cforce-frame-pointers=yes"],
-        tests: Tests::OfThePrimitives,
-    },
+    // The frame pointer is a register less, and leads through a switch: the cfg adds the test that follows it.
+    Build { name: "frame-pointers", profile: "dev", rustflags: FRAME_POINTERS, tests: Tests::OfThePrimitives },
     Build {
         name: "optimised-frame-pointers",
         profile: "release",
-        rustflags: &["-Cforce-frame-pointers=yes"],
+        rustflags: FRAME_POINTERS,
         tests: Tests::OfThePrimitives,
     },
     // libtest always unwinds. Cargo lets no profile of tests abort, so it takes the flag.

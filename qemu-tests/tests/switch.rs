@@ -31,14 +31,14 @@ struct Meeting {
     coroutine_kept: Vec<Result<(), Vec<&'static str>>>,
 }
 
-/// The first word of a link: the landing of a suspended context, for the trampoline's return the parent's stack pointer.
+/// The third word of a link: the landing of a suspended context, for the trampoline's return the parent's stack pointer.
 ///
 /// # Safety
 ///
 /// The link must be valid.
 unsafe fn state<'a>(link: *const Link) -> &'a Cell<usize> {
     // SAFETY: the caller's promise, and the layout that the assembly relies on.
-    unsafe { &*link.cast() }
+    unsafe { &*link.cast::<Cell<usize>>().add(2) }
 }
 
 /// Resumes once. Nothing is live across the switch.
@@ -170,12 +170,12 @@ struct Crossing {
 
 /// Transfers once. Nothing is live across the switch.
 unsafe extern "C-unwind" fn cross(crossing: *mut c_void) {
-    // SAFETY: as in `resume`. The second word of the link of one that waits is its stack pointer.
+    // SAFETY: as in `resume`. The link of one that waits holds its stack pointer.
     unsafe {
         let crossing = crossing.cast::<Crossing>();
         (*crossing).links.reverse();
         let Crossing { links: [target, link], parent, .. } = *crossing;
-        let stack_pointer = *target.cast::<usize>().add(1);
+        let stack_pointer = (*target).stack_pointer.get();
         let (word, parent) =
             native::transfer(state(target).get(), stack_pointer, link, parent, Word::new(crossing.cast()));
         (*word.assume_init().cast::<Crossing>()).parent = parent;

@@ -7,9 +7,9 @@
 //!            suspended context                parent, while the context runs
 //!            +--------------------+           +--------------------+
 //!   sp +  8  | x29                |  sp + 24  | (padding)          |
-//!   sp ----> | x19                |  sp + 16  | return address     |  <- stored by the resumed side
-//!            +--------------------+  sp +  8  | x19                |
-//!                                    sp ----> | x29                |
+//!   sp ----> | x19                |  sp + 16  | x19                |
+//!            +--------------------+  sp +  8  | return address     |  <- stored by the resumed side
+//!                                    sp ----> | x29                |  <- the same
 //!                                             +--------------------+
 //! ```
 //!
@@ -51,7 +51,7 @@ macro_rules! landing_pad {
     };
 }
 
-/// Where a suspended context goes on: keeps the resumer's stack pointer and moves to its own stack.
+/// Where a suspended context goes on: completes the resumer's frame, keeps its stack pointer and moves to its own stack.
 macro_rules! landing {
     () => {
         concat!(
@@ -59,7 +59,7 @@ macro_rules! landing {
             "nop\n",
             "2:\n",
             "hint #34\n", // the landing pad
-            "str lr, [sp, #16]\n",
+            "stp x29, lr, [sp, #-16]!\n",
             "mov x3, sp\n",
             "mov sp, x2\n",
             "ldp x19, x29, [sp], #16\n",
@@ -73,7 +73,7 @@ macro_rules! second_landing {
     () => {
         concat!(
             "3:\n",
-            "str lr, [sp, #16]\n",
+            "stp x29, lr, [sp, #-16]!\n",
             "mov x3, sp\n",
             "mov sp, x2\n",
             "ldp x19, x29, [sp], #16\n",
@@ -114,10 +114,11 @@ pub unsafe fn resume(landing: usize, stack_pointer: usize, word: Word) -> (Word,
     // context.
     unsafe {
         switch!(
-            "stp x29, x19, [sp, #-32]!",
-            // To the resumed side, which finds its own stack pointer in x2, ours in sp, and the return address in lr.
+            "str x19, [sp, #-16]!",
+            // To the resumed side, which finds its own stack pointer in x2, ours in sp, and the return address in lr. It
+            // keeps x29 for us.
             "blr x9",
-            "ldp x29, x19, [sp], #32",
+            "ldr x19, [sp], #16",
             inlateout("x9") landing => _,
             inlateout("x0") word => answer,
             lateout("x1") link,
@@ -138,11 +139,11 @@ pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, us
         switch!(
             "adr x9, 2f",
             "stp x19, x29, [sp, #-16]!",
-            "str x9, [x1]",
+            "str x9, [x1, #16]",
             "mov x2, sp",
             // To the resumer's `blr`, which expects a return.
-            "ldr lr, [x3, #16]",
-            "mov sp, x3",
+            "ldp x29, lr, [x3]",
+            "add sp, x3, #16",
             "ret",
             second_landing!(),
             landing!(),
@@ -173,10 +174,11 @@ pub unsafe fn transfer(
             "adr x10, 2f",
             "stp x19, x29, [sp, #-16]!",
             "mov x11, sp",
-            "stp x10, x11, [x1]",
-            // The other side finds its own stack pointer in x2, the parent's in sp and its return address in lr.
-            "ldr lr, [x3, #16]",
-            "mov sp, x3",
+            "stp x11, x10, [x1, #8]",
+            // The other side finds its own stack pointer in x2, the parent's in sp, its return address in lr and its frame
+            // pointer in x29, as if it had called.
+            "ldp x29, lr, [x3]",
+            "add sp, x3, #16",
             // Through x16, from which a landing pad for calls can be reached with a jump as well.
             "br x16",
             landing!(),

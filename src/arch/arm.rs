@@ -10,10 +10,10 @@
 //! ```text
 //!            suspended context                parent, while the context runs
 //!            +--------------------+           +--------------------+
-//!   sp +  8  | r11                |  sp + 12  | return address     |  <- stored by the resumed side
-//!   sp +  4  | r7                 |  sp +  8  | r11                |
-//!   sp ----> | r6                 |  sp +  4  | r7                 |
-//!            +--------------------+  sp ----> | r6                 |
+//!   sp +  8  | r11                |  sp + 12  | r7 (Thumb: r11)    |
+//!   sp +  4  | r7                 |  sp +  8  | r6                 |
+//!   sp ----> | r6                 |  sp +  4  | return address     |  <- stored by the resumed side
+//!            +--------------------+  sp ----> | r11 (Thumb: r7)    |  <- the same
 //!                                             +--------------------+
 //! ```
 //!
@@ -61,7 +61,62 @@ macro_rules! set_r5_to_2 {
     };
 }
 
-/// Where a suspended context goes on: keeps the resumer's stack pointer and moves to its own stack.
+/// The register that frame records are chained through.
+#[cfg(not(thumb))]
+macro_rules! frame_pointer {
+    () => {
+        "r11"
+    };
+}
+
+/// The one of r7 and r11 that is not.
+#[cfg(not(thumb))]
+macro_rules! other_register {
+    () => {
+        "r7"
+    };
+}
+
+/// The register that frame records are chained through.
+#[cfg(thumb)]
+macro_rules! frame_pointer {
+    () => {
+        "r7"
+    };
+}
+
+/// The one of r7 and r11 that is not.
+#[cfg(thumb)]
+macro_rules! other_register {
+    () => {
+        "r11"
+    };
+}
+
+/// Tells the trampoline's assembly which state it is for.
+#[cfg(not(thumb))]
+macro_rules! set_thumb {
+    () => {
+        ".set .Lthumb, 0"
+    };
+}
+
+/// Tells the trampoline's assembly which state it is for.
+#[cfg(thumb)]
+macro_rules! set_thumb {
+    () => {
+        ".set .Lthumb, 1"
+    };
+}
+
+/// Stores the resumer's frame record, which it returns through.
+macro_rules! push_frame_record {
+    () => {
+        concat!("push {{", frame_pointer!(), ", lr}}\n")
+    };
+}
+
+/// Where a suspended context goes on: completes the resumer's frame, keeps its stack pointer and moves to its own stack.
 macro_rules! landing {
     () => {
         concat!(
@@ -69,7 +124,7 @@ macro_rules! landing {
             "nop\n",
             ".p2align 2\n",
             "2:\n",
-            "str lr, [sp, #12]\n",
+            push_frame_record!(),
             "mov r3, sp\n",
             "mov sp, r2\n",
             "pop {{r6, r7, r11}}\n",
@@ -83,7 +138,7 @@ macro_rules! second_landing {
     () => {
         concat!(
             "3:\n",
-            "str lr, [sp, #12]\n",
+            push_frame_record!(),
             "mov r3, sp\n",
             "mov sp, r2\n",
             "pop {{r6, r7, r11}}\n",
@@ -108,7 +163,11 @@ pub fn has_shadow_stack() -> bool {
 /// First code of a new context, see `asm/arm.s`.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trampoline() {
-    naked_asm!(include_str!("../../asm/arm.s"), options(raw))
+    naked_asm!(
+        set_thumb!(),
+        include_str!("../../asm/arm.s"),
+        options(raw)
+    )
 }
 
 /// # Safety
@@ -121,11 +180,11 @@ pub unsafe fn resume(landing: usize, stack_pointer: usize, word: Word) -> (Word,
     // context.
     unsafe {
         switch!(
-            // The place of lr is filled by the resumed side.
-            "push {{r6, r7, r11, lr}}",
-            // To the resumed side, which finds its own stack pointer in r2, ours in sp, and the return address in lr.
+            concat!("push {{r6, ", other_register!(), "}}"),
+            // To the resumed side, which finds its own stack pointer in r2, ours in sp, and the return address in lr. It
+            // keeps the frame pointer for us.
             "blx r12",
-            "pop {{r6, r7, r11, lr}}",
+            concat!("pop {{r6, ", other_register!(), "}}"),
             inlateout("r12") landing => _,
             inlateout("r0") word => answer,
             lateout("r1") link,
@@ -146,12 +205,11 @@ pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, us
         switch!(
             set_r5_to_2!(),
             "push {{r6, r7, r11}}",
-            "str r5, [r1]",
+            "str r5, [r1, #8]",
             "mov r2, sp",
             // To the resumer's `blx`, which expects a return.
-            "ldr lr, [r3, #12]",
             "mov sp, r3",
-            "bx lr",
+            concat!("pop {{", frame_pointer!(), ", pc}}"),
             second_landing!(),
             landing!(),
             inlateout("r0") word => answer,
@@ -180,13 +238,14 @@ pub unsafe fn transfer(
         switch!(
             set_r5_to_2!(),
             "push {{r6, r7, r11}}",
-            "str r5, [r1]",
+            "str r5, [r1, #8]",
             "str sp, [r1, #4]",
-            // The other side finds its own stack pointer in r2, the parent's in sp and its return address in lr.
-            "ldr lr, [r3, #12]",
-            "mov sp, r3",
+            // The other side finds its own stack pointer in r2, and the parent's in r3: what a landing begins with, two
+            // instructions that put it there, is done.
+            "add r12, r12, #{two_instructions}",
             "bx r12",
             landing!(),
+            two_instructions = const if cfg!(thumb) { 4 } else { 8 },
             inlateout("r12") landing => _,
             inlateout("r0") word => answer,
             inlateout("r1") link => _,
@@ -208,14 +267,14 @@ pub unsafe fn transfer(
 pub unsafe extern "C" fn call_on(data: *mut (), function: unsafe extern "C" fn(*mut ()), top: *mut u8) {
     naked_asm!(
         ".fnstart",
-        ".save {{r11, lr}}",
-        "push {{r11, lr}}",
-        ".setfp r11, sp",
-        "mov r11, sp",
+        concat!(".save {{", frame_pointer!(), ", lr}}"),
+        concat!("push {{", frame_pointer!(), ", lr}}"),
+        concat!(".setfp ", frame_pointer!(), ", sp"),
+        concat!("mov ", frame_pointer!(), ", sp"),
         "mov sp, r2",
         "blx r1",
-        "mov sp, r11",
-        "pop {{r11, pc}}",
+        concat!("mov sp, ", frame_pointer!()),
+        concat!("pop {{", frame_pointer!(), ", pc}}"),
         ".fnend",
     )
 }

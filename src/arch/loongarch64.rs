@@ -6,10 +6,10 @@
 //! ```text
 //!            suspended context                parent, while the context runs
 //!            +--------------------+           +--------------------+
-//!   sp +  8  | s8                 |  sp + 24  | (padding)          |
-//!   sp ----> | fp                 |  sp + 16  | return address     |  <- stored by the resumed side
-//!            +--------------------+  sp +  8  | s8                 |
-//!                                    sp ----> | fp                 |
+//!   sp +  8  | s8                 |  sp -  8  | return address     |  <- stored by the resumed side
+//!   sp ----> | fp                 |  sp - 16  | fp                 |
+//!            +--------------------+  sp - 24  | (padding)          |
+//!                                    sp - 32  | s8                 |
 //!                                             +--------------------+
 //! ```
 //!
@@ -43,15 +43,15 @@ macro_rules! switch {
     };
 }
 
-/// Where a suspended context goes on: keeps the resumer's stack pointer and moves to its own stack.
+/// Where a suspended context goes on: completes the resumer's frame, keeps its stack pointer and moves to its own stack.
 macro_rules! landing {
     () => {
         concat!(
             ".p2align 3\n",
             "nop\n",
             "2:\n",
-            "st.d $ra, $sp, 16\n",
-            "move $a3, $sp\n",
+            "st.d $ra, $sp, 24\n",
+            "addi.d $a3, $sp, 32\n",
             "ld.d $fp, $a2, 0\n",
             "ld.d $s8, $a2, 8\n",
             "addi.d $sp, $a2, 16\n",
@@ -65,8 +65,8 @@ macro_rules! second_landing {
     () => {
         concat!(
             "3:\n",
-            "st.d $ra, $sp, 16\n",
-            "move $a3, $sp\n",
+            "st.d $ra, $sp, 24\n",
+            "addi.d $a3, $sp, 32\n",
             "ld.d $fp, $a2, 0\n",
             "ld.d $s8, $a2, 8\n",
             "addi.d $sp, $a2, 16\n",
@@ -104,12 +104,12 @@ pub unsafe fn resume(landing: usize, stack_pointer: usize, word: Word) -> (Word,
     unsafe {
         switch!(
             "addi.d $sp, $sp, -32",
-            "st.d $fp, $sp, 0",
-            "st.d $s8, $sp, 8",
+            "st.d $fp, $sp, 16",
+            "st.d $s8, $sp, 0",
             // To the resumed side, which finds its own stack pointer in a2, ours in sp, and the return address in ra.
             "jirl $ra, $t0, 0",
-            "ld.d $fp, $sp, 0",
-            "ld.d $s8, $sp, 8",
+            "ld.d $fp, $sp, 16",
+            "ld.d $s8, $sp, 0",
             "addi.d $sp, $sp, 32",
             inlateout("$t0") landing => _,
             inlateout("$a0") word => answer,
@@ -133,11 +133,11 @@ pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, us
             "addi.d $sp, $sp, -16",
             "st.d $fp, $sp, 0",
             "st.d $s8, $sp, 8",
-            "st.d $t0, $a1, 0",
+            "st.d $t0, $a1, 16",
             "move $a2, $sp",
             // To the resumer's `jirl`, which expects a return.
-            "ld.d $ra, $a3, 16",
-            "move $sp, $a3",
+            "ld.d $ra, $a3, -8",
+            "addi.d $sp, $a3, -32",
             "ret",
             second_landing!(),
             landing!(),
@@ -169,12 +169,11 @@ pub unsafe fn transfer(
             "addi.d $sp, $sp, -16",
             "st.d $fp, $sp, 0",
             "st.d $s8, $sp, 8",
-            "st.d $t1, $a1, 0",
+            "st.d $t1, $a1, 16",
             "st.d $sp, $a1, 8",
-            // The other side finds its own stack pointer in a2, the parent's in sp and its return address in ra.
-            "ld.d $ra, $a3, 16",
-            "move $sp, $a3",
-            "jirl $zero, $t0, 0",
+            // The other side finds its own stack pointer in a2, and the parent's in a3: what a landing begins with, two
+            // instructions that put it there, is done.
+            "jirl $zero, $t0, 8",
             landing!(),
             inlateout("$t0") landing => _,
             inlateout("$a0") word => answer,

@@ -34,7 +34,7 @@
 //! | 0 | a word of the caller's | a word of the context's |
 //! | 1 | | the link of the context that suspended, 0 when it has ended |
 //! | 2 | the context's own stack pointer | the same |
-//! | 3 | | |
+//! | 3 | the parent's stack pointer, where a context has transferred | |
 //!
 //! Both are inline assembly that declares every other register clobbered: the compiler spills just the values that are
 //! live, which in a loop around a switch is often none. Saved by hand are only the registers that LLVM reserves for
@@ -57,7 +57,8 @@
 //!   pointer of whoever resumed it last, and the word what that one expects.
 //! - `transfer(landing, stack_pointer, link, parent, word)` suspends the running context and goes on at the landing of
 //!   another, whose parent is then ours. It returns when it is resumed, with the word and the parent's stack pointer. What
-//!   the other two demand it demands as well.
+//!   the other two demand it demands as well. The parent's frame is complete: where an indirect branch may end anywhere, it
+//!   skips the two instructions with which landings begin, which would complete it and fetch its address.
 //!
 //! # Walking stacks
 //!
@@ -71,8 +72,12 @@
 //!   EHABI, on arm, has no such mark: gdb stops at the trampoline there if the resumer's stack lies below.
 //! - Profilers that copy a stack and walk it later by the tables (`perf record --call-graph dwarf`) see the coroutine's
 //!   stack up to the trampoline, since the copy is of one stack.
-//! - Chains of frame pointers end at the trampoline: neither the link nor what `resume` leaves on the stack is a frame
-//!   record.
+//! - Chains of frame pointers, which cheaper profilers follow (`perf record --call-graph fp`), lead to the resumer as well:
+//!   what it leaves on its stack is a frame record, completed by the resumed side, and the link's last two words are another,
+//!   which leads there while the context runs. The very last is taken for a return address: the walk shows the entry
+//!   function once more, as the trampoline's caller. To show the trampoline instead would take one more word of every link.
+//!   Linux on aarch64 and loongarch64 goes only to higher addresses, so to a resumer whose stack lies above, as that of the
+//!   thread mostly does.
 //!
 //! # Hardened programs
 //!
@@ -143,14 +148,16 @@ const SUSPENDED: usize = 4;
 /// its unwind tables look here for the resumer.
 #[repr(C, align(16))]
 pub struct Link {
-    /// Suspended: the landing. Running: the stack pointer of whoever resumed it last. Ended: 0.
-    state: Cell<usize>,
+    /// A word of the creator's.
+    pub data: *mut (),
     /// Unstarted: this link. Of a context that has transferred to another: its stack pointer. Whoever resumes keeps that of
     /// a context that has suspended, here or elsewhere.
     pub stack_pointer: Cell<usize>,
+    /// Suspended: the landing. Running: the stack pointer of whoever resumed it last. Ended: 0.
+    state: Cell<usize>,
+    /// To whoever walks frame pointers, these last two words are a frame record, as aligned as kernels want it, and this one
+    /// is a return address.
     entry: Entry,
-    /// A word of the creator's.
-    pub data: *mut (),
 }
 
 impl Link {
@@ -197,10 +204,10 @@ pub unsafe fn prepare(top: *mut u8, entry: Entry, data: *mut ()) -> *const Link 
     unsafe {
         let link = top.cast::<Link>().sub(1);
         link.write(Link {
-            state: Cell::new(trampoline_landing()),
-            stack_pointer: Cell::new(link.expose_provenance()),
-            entry,
             data,
+            stack_pointer: Cell::new(link.expose_provenance()),
+            state: Cell::new(trampoline_landing()),
+            entry,
         });
         link
     }

@@ -6,10 +6,10 @@
 //! ```text
 //!            suspended context                parent, while the context runs
 //!            +--------------------+           +--------------------+
-//!   sp +  8  | s1                 |  sp + 24  | (padding)          |
-//!   sp ----> | s0                 |  sp + 16  | return address     |  <- stored by the resumed side
-//!            +--------------------+  sp +  8  | s1                 |
-//!                                    sp ----> | s0                 |
+//!   sp +  8  | s1                 |  sp -  8  | return address     |  <- stored by the resumed side
+//!   sp ----> | s0                 |  sp - 16  | s0                 |
+//!            +--------------------+  sp - 24  | (padding)          |
+//!                                    sp - 32  | s1                 |
 //!                                             +--------------------+
 //! ```
 //!
@@ -45,7 +45,7 @@ macro_rules! switch {
     };
 }
 
-/// Where a suspended context goes on: keeps the resumer's stack pointer and moves to its own stack.
+/// Where a suspended context goes on: completes the resumer's frame, keeps its stack pointer and moves to its own stack.
 macro_rules! landing {
     () => {
         concat!(
@@ -53,10 +53,10 @@ macro_rules! landing {
             ".option push\n",
             ".option norvc\n",
             "nop\n",
-            ".option pop\n",
             "2:\n",
-            "sd ra, 16(sp)\n",
-            "mv a3, sp\n",
+            "sd ra, 24(sp)\n",
+            "addi a3, sp, 32\n",
+            ".option pop\n",
             "ld s0, 0(a2)\n",
             "ld s1, 8(a2)\n",
             "addi sp, a2, 16\n",
@@ -70,8 +70,8 @@ macro_rules! second_landing {
     () => {
         concat!(
             "3:\n",
-            "sd ra, 16(sp)\n",
-            "mv a3, sp\n",
+            "sd ra, 24(sp)\n",
+            "addi a3, sp, 32\n",
             "ld s0, 0(a2)\n",
             "ld s1, 8(a2)\n",
             "addi sp, a2, 16\n",
@@ -113,12 +113,12 @@ pub unsafe fn resume(landing: usize, stack_pointer: usize, word: Word) -> (Word,
     unsafe {
         switch!(
             "addi sp, sp, -32",
-            "sd s0, 0(sp)",
-            "sd s1, 8(sp)",
+            "sd s0, 16(sp)",
+            "sd s1, 0(sp)",
             // To the resumed side, which finds its own stack pointer in a2, ours in sp, and the return address in ra.
             "jalr t1",
-            "ld s0, 0(sp)",
-            "ld s1, 8(sp)",
+            "ld s0, 16(sp)",
+            "ld s1, 0(sp)",
             "addi sp, sp, 32",
             inlateout("t1") landing => _,
             inlateout("a0") word => answer,
@@ -142,11 +142,11 @@ pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, us
             "addi sp, sp, -16",
             "sd s0, 0(sp)",
             "sd s1, 8(sp)",
-            "sd t1, 0(a1)",
+            "sd t1, 16(a1)",
             "mv a2, sp",
             // To the resumer's `jalr`, which expects a return.
-            "ld ra, 16(a3)",
-            "mv sp, a3",
+            "ld ra, -8(a3)",
+            "addi sp, a3, -32",
             "ret",
             second_landing!(),
             landing!(),
@@ -178,12 +178,11 @@ pub unsafe fn transfer(
             "addi sp, sp, -16",
             "sd s0, 0(sp)",
             "sd s1, 8(sp)",
-            "sd t2, 0(a1)",
+            "sd t2, 16(a1)",
             "sd sp, 8(a1)",
-            // The other side finds its own stack pointer in a2, the parent's in sp and its return address in ra.
-            "ld ra, 16(a3)",
-            "mv sp, a3",
-            "jr t1",
+            // The other side finds its own stack pointer in a2, and the parent's in a3: what a landing begins with, two
+            // instructions of four bytes that put it there, is done.
+            "jr 8(t1)",
             landing!(),
             inlateout("t1") landing => _,
             inlateout("a0") word => answer,

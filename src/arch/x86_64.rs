@@ -5,9 +5,9 @@
 //! ```text
 //!            suspended context                parent, while the context runs
 //!            +--------------------+           +--------------------+
-//!   sp +  8  | rbp                |  sp + 16  | rbp                |
-//!   sp ----> | rbx                |  sp +  8  | rbx                |
-//!            +--------------------+  sp ----> | return address     |  <- pushed by the call in `resume`
+//!   sp +  8  | rbp                |  sp + 16  | rbx                |
+//!   sp ----> | rbx                |  sp +  8  | return address     |  <- pushed by the call in `resume`
+//!            +--------------------+  sp ----> | rbp                |  <- pushed by the resumed side
 //!                                             +--------------------+
 //! ```
 //!
@@ -37,13 +37,14 @@ macro_rules! switch {
     };
 }
 
-/// Where a suspended context goes on: keeps the resumer's stack pointer and moves to its own stack.
+/// Where a suspended context goes on: completes the resumer's frame, keeps its stack pointer and moves to its own stack.
 macro_rules! landing {
     () => {
         concat!(
             ".p2align 3, 0xcc\n",
             ".fill 4, 1, 0xcc\n",
             "2:\n",
+            "push rbp\n",
             "mov rcx, rsp\n",
             "mov rsp, rdx\n",
             "pop rbx\n",
@@ -58,6 +59,7 @@ macro_rules! second_landing {
     () => {
         concat!(
             "3:\n",
+            "push rbp\n",
             "mov rcx, rsp\n",
             "mov rsp, rdx\n",
             "pop rbx\n",
@@ -98,12 +100,11 @@ pub unsafe fn resume(landing: usize, stack_pointer: usize, word: Word) -> (Word,
     // context. Without `nostack` the compiler keeps nothing in the red zone here.
     unsafe {
         switch!(
-            "push rbp",
             "push rbx",
-            // To the resumed side, which finds its own stack pointer in rdx and ours, with the return address, in rsp.
+            // To the resumed side, which finds its own stack pointer in rdx and ours, with the return address, in rsp. It
+            // keeps rbp for us.
             "call rax",
             "pop rbx",
-            "pop rbp",
             inlateout("rax") landing => _,
             inlateout("rdi") word => answer,
             lateout("rsi") link,
@@ -125,10 +126,11 @@ pub unsafe fn suspend(link: *const Link, parent: usize, word: Word) -> (Word, us
             "push rbp",
             "push rbx",
             "lea rax, [rip + 2f]",
-            "mov [rsi], rax",
+            "mov [rsi + 16], rax",
             "mov rdx, rsp",
             // To the resumer's `call`, which expects a return.
             "mov rsp, rcx",
+            "pop rbp",
             "ret",
             second_landing!(),
             landing!(),
@@ -159,10 +161,11 @@ pub unsafe fn transfer(
             "push rbp",
             "push rbx",
             "lea r8, [rip + 2f]",
-            "mov [rsi], r8",
+            "mov [rsi + 16], r8",
             "mov [rsi + 8], rsp",
-            // The other side finds its own stack pointer in rdx and the parent's, with its return address, in rsp.
-            "mov rsp, rcx",
+            // The other side finds its own stack pointer in rdx, and the parent's in rcx: what a landing begins with, four
+            // bytes that put it there, is done.
+            "add rax, 4",
             "jmp rax",
             landing!(),
             inlateout("rax") landing => _,
