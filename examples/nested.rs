@@ -2,6 +2,8 @@
 //!
 //!     gdb -ex 'break nested::in_the_inner_coroutine' -ex run -ex backtrace target/debug/examples/nested
 //!     perf record --call-graph dwarf target/debug/examples/nested 50000000
+//!     RUSTFLAGS=-Cforce-frame-pointers=yes cargo build --release --example nested
+//!     perf record --call-graph fp target/release/examples/nested 50000000
 
 use std::hint::black_box;
 
