@@ -1,15 +1,13 @@
 //! Starting a runtime, and tasks in it.
 
-use std::any::Any;
-use std::cell::Cell;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
+use std::sync::PoisonError;
 
 use switchback::stack;
 
-use crate::task::Job;
-use crate::task::handle::{Call, JoinHandle, packet};
-use crate::worker::{self, Refusal, Worker};
+use crate::task::handle::{Cause, JoinHandle};
+use crate::worker::{self, Worker};
 
 /// Runs `f` as the first task of a new runtime on the calling thread, and returns what it returns.
 ///
@@ -61,7 +59,7 @@ where
 /// [`std::thread::spawn`] all the same. A stack of the default size is acquired when it begins; if there is none, the
 /// handle tells so. When the runtime is ending, `f` is dropped at once, and the handle says that it was cancelled.
 ///
-/// Costs three allocations, and a stack when the task begins: some system calls, unless one is kept from a task that is
+/// Costs one allocation, and a stack when the task begins: some system calls, unless one is kept from a task that is
 /// over.
 ///
 /// # Panics
@@ -173,26 +171,9 @@ impl Builder {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let refused = match worker::admit(self.name, self.stack_size) {
-            Ok(admitted) => {
-                let (completer, handle) = packet(admitted.header().clone());
-                admitted.launch(Box::new(Call { function: f, completer }));
-                return Ok(handle);
-            }
-            Err(refused) => refused,
-        };
-        match refused {
-            Refusal::NoRuntime => {
-                Err(io::Error::other("no runtime runs on this thread: spawn inside `switchback_runtime::run`"))
-            }
-            // A completer that is dropped says "cancelled".
-            Refusal::Closing(header) => Ok(packet(header).1),
-            Refusal::NoMemory(header) => {
-                let (completer, handle) = packet(header);
-                completer.refuse_for_lack_of_memory();
-                Ok(handle)
-            }
-        }
+        worker::spawn(self.name, self.stack_size, f).ok_or_else(|| {
+            io::Error::other("no runtime runs on this thread: spawn inside `switchback_runtime::run`")
+        })
     }
 
     /// Runs `f` as the first task of a new runtime, as [`run`] does, with these settings.
@@ -212,78 +193,13 @@ impl Builder {
         if self.report_overflows {
             stack::report_overflows()?;
         }
-        let over = Cell::new(false);
-        let mut outcome = None;
-        let ran = {
-            let _checked = MustBeOver(&over);
-            let root = Root { function: f, outcome: &mut outcome, _over: Over(&over) };
-            let root: Box<dyn Job + '_> = Box::new(root);
-            // SAFETY: only the lifetime changes, and nothing of `root` is used after the end of this block, however it
-            // is left: `_checked` makes sure that `root` is gone then. Its stack stays until it is (invariant 1), and
-            // it never leaves this thread (invariant 2).
-            let root = unsafe { std::mem::transmute::<Box<dyn Job + '_>, Box<dyn Job>>(root) };
-            worker.run(root, self.name, self.stack_size)
-        };
-        match outcome {
-            Some(Outcome::Returned(value)) => Ok(value),
-            Some(Outcome::Panicked(payload)) => resume_unwind(payload),
-            Some(Outcome::Refused(error)) => Err(error.into()),
-            None => Err(ran.err().unwrap_or_else(|| io::Error::other("the root task ended without a result"))),
+        match worker.run(self.name, self.stack_size, f)? {
+            Ok(value) => Ok(value),
+            Err(error) => match error.into_cause() {
+                Cause::Panic(payload) => resume_unwind(payload.into_inner().unwrap_or_else(PoisonError::into_inner)),
+                Cause::NoStack(error) => Err(error.into()),
+                _ => Err(io::Error::other("the first task ended without a result")),
+            },
         }
-    }
-}
-
-/// The job of the first task.
-struct Root<'a, F, T> {
-    function: F,
-    outcome: &'a mut Option<Outcome<T>>,
-    /// Dropped after what may borrow.
-    _over: Over<'a>,
-}
-
-/// Notes, when dropped, that the first task is over: nothing that it borrowed is used any more.
-struct Over<'a>(&'a Cell<bool>);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.set(true);
-    }
-}
-
-/// Ends the process, when dropped, if the first task is not over.
-///
-/// [`Worker::run`] sees to it that it is, so this is the last resort of two cases in which the driver has failed under
-/// a first task that cannot be unwound: panics abort anyway (`panic = "abort"`), or it has caught its unwinding and
-/// waited again, a hundred times. To return would leave it, or a thread that it lends to, with dangling borrows.
-struct MustBeOver<'a>(&'a Cell<bool>);
-
-impl Drop for MustBeOver<'_> {
-    fn drop(&mut self) {
-        if !self.0.get() {
-            eprintln!("the first task of a runtime could not be ended after its driver failed");
-            std::process::abort();
-        }
-    }
-}
-
-enum Outcome<T> {
-    Returned(T),
-    Panicked(Box<dyn Any + Send>),
-    Refused(stack::Error),
-}
-
-impl<F: FnOnce() -> T, T> Job for Root<'_, F, T> {
-    fn run(self: Box<Self>) {
-        let Root { function, outcome, _over } = *self;
-        *outcome = match catch_unwind(AssertUnwindSafe(function)) {
-            Ok(value) => Some(Outcome::Returned(value)),
-            // Only if the driver has failed: then the worker returns the error.
-            Err(payload) if crate::task::is_unwinding() => resume_unwind(payload),
-            Err(payload) => Some(Outcome::Panicked(payload)),
-        };
-    }
-
-    fn refuse(self: Box<Self>, error: stack::Error) {
-        *self.outcome = Some(Outcome::Refused(error));
     }
 }

@@ -1,18 +1,57 @@
 //! The result of a task, and whoever waits for it.
 //!
-//! Task and handle share a packet. The task's side of it is a [`Completer`], which delivers "cancelled" when it is
-//! dropped before anything else was delivered: so a job that was never started and a task that was unwound need no
-//! further care.
+//! # The word
+//!
+//! Task and handle agree through one word of the header:
+//!
+//! | value | meaning | who sets it |
+//! |---|---|---|
+//! | null | the task is not over, and its handle does not wait | |
+//! | a header | the one of who waits; one count of it is the word's | the handle |
+//! | `OVER` | the task is over, its result is the handle's | the task |
+//! | `DETACHED` | there is no handle any more | the handle |
+//!
+//! Each side makes one swap at its end, and whoever comes second has the result: the handle to give or drop it, the task to
+//! drop it. What was written before the swap is a release, what is read after it an acquire.
 
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use switchback::stack;
 
-use super::{Header, Job, Unparker, can_suspend, is_unwinding, park, with_current};
+use super::header::{Header, Mine, Reference};
+use super::{Unparker, can_suspend, current, park};
+
+const OVER: *mut Header = ptr::without_provenance_mut(1);
+const DETACHED: *mut Header = ptr::without_provenance_mut(2);
+
+/// What has become of a result that was delivered.
+#[derive(PartialEq)]
+pub(super) enum End {
+    /// It is the handle's.
+    Wanted,
+    /// There is no handle: the task drops it.
+    Unwanted,
+}
+
+/// Says that the task is over and its result in its place.
+pub(super) fn end(task: Mine) -> End {
+    match task.joiner.swap(OVER, Ordering::AcqRel) {
+        DETACHED => End::Unwanted,
+        joiner => {
+            if let Some(joiner) = NonNull::new(joiner) {
+                // SAFETY: the word's count.
+                unsafe { Reference::from_raw(joiner) }.unpark();
+            }
+            End::Wanted
+        }
+    }
+}
 
 /// Owns the right to wait for a task and to have its result. Dropping it leaves the task running on its own.
 ///
@@ -32,41 +71,28 @@ use super::{Header, Job, Unparker, can_suspend, is_unwinding, park, with_current
 /// # Ok(()) }
 /// ```
 pub struct JoinHandle<T> {
-    packet: Arc<Packet<T>>,
+    task: Task,
+    /// It may be shared and sent if the result may be sent: only who consumes the handle comes by it.
+    _result: PhantomData<Mutex<T>>,
 }
 
-struct Packet<T> {
-    header: Arc<Header>,
-    state: Mutex<State<T>>,
-}
-
-struct State<T> {
-    finished: bool,
-    result: Option<Result<T, JoinError>>,
-    /// Only one can wait, since [`JoinHandle::join`] takes the handle.
-    joiner: Option<Unparker>,
-}
-
-impl<T> Packet<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // No foreign code runs under this lock, so poison means nothing.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn deliver(&self, result: Result<T, JoinError>) {
-        let joiner = {
-            let mut state = self.lock();
-            state.finished = true;
-            state.result = Some(result);
-            state.joiner.take()
-        };
-        if let Some(joiner) = joiner {
-            joiner.unpark();
-        }
-    }
+enum Task {
+    Spawned(Reference),
+    /// It was refused before it was one. Nothing if that has been said.
+    Refused { name: Option<Box<str>>, cause: Option<Cause> },
 }
 
 impl<T> JoinHandle<T> {
+    /// The handle of a task that delivers a `T`. There is one for each task.
+    pub(crate) fn new(task: Reference) -> JoinHandle<T> {
+        JoinHandle { task: Task::Spawned(task), _result: PhantomData }
+    }
+
+    /// The handle of what cannot become a task.
+    pub(crate) fn refused(name: Option<Box<str>>, cause: Cause) -> JoinHandle<T> {
+        JoinHandle { task: Task::Refused { name, cause: Some(cause) }, _result: PhantomData }
+    }
+
     /// Waits until the task is over and returns what its function returned.
     ///
     /// In a task the others run meanwhile; a plain thread blocks.
@@ -77,104 +103,86 @@ impl<T> JoinHandle<T> {
     /// ended, or it never ran because no stack could be had. The same error type says that waiting would never end:
     /// when a task joins itself, or when code that may not switch (a destructor that runs while its task unwinds)
     /// joins an unfinished task of the same worker.
-    pub fn join(self) -> Result<T, JoinError> {
-        loop {
-            let mut state = self.packet.lock();
-            if let Some(result) = state.result.take() {
-                return result;
+    pub fn join(mut self) -> Result<T, JoinError> {
+        let task = match &mut self.task {
+            Task::Spawned(task) => task,
+            Task::Refused { name, cause } => {
+                let cause = cause.take().unwrap_or(Cause::Cancelled);
+                return Err(JoinError { name: name.take(), cause });
             }
-            if let Some(why) = self.would_never_end() {
-                return Err(self.packet.header.error(Cause::Endless(why)));
+        };
+        // Acquire: whoever sees that it is over sees the result.
+        if task.joiner.load(Ordering::Acquire) != OVER {
+            if let Some(why) = would_never_end(task) {
+                return Err(task.error(Cause::Endless(why)));
             }
-            state.joiner = Some(Unparker::current());
-            drop(state);
-            park();
+            let me = Unparker::current().into_reference().into_raw();
+            // Release: the task finds a whole header.
+            match task.joiner.compare_exchange(ptr::null_mut(), me.as_ptr(), Ordering::Release, Ordering::Acquire) {
+                Ok(_) => {
+                    while task.joiner.load(Ordering::Acquire) != OVER {
+                        park();
+                    }
+                }
+                // SAFETY: it did not become the word's.
+                Err(_) => drop(unsafe { Reference::from_raw(me) }),
+            }
         }
+        let mut result: Option<Result<T, Cause>> = None;
+        // SAFETY: it is over and delivers a `T`.
+        unsafe { (task.vtable.take)(task.as_ptr(), (&raw mut result).cast()) };
+        let result = result.unwrap_or(Err(Cause::Cancelled)).map_err(|cause| task.error(cause));
+        // There is nothing left to take; what remains to be dropped is the count.
+        self.task = Task::Refused { name: None, cause: None };
+        result
     }
 
     /// Whether the task is over, so that [`join`](JoinHandle::join) would return at once. Never waits.
     pub fn is_finished(&self) -> bool {
-        self.packet.lock().finished
+        match &self.task {
+            Task::Spawned(task) => task.joiner.load(Ordering::Acquire) == OVER,
+            Task::Refused { .. } => true,
+        }
     }
 
     /// The name the task was given with [`Builder::name`](crate::Builder::name).
     pub fn name(&self) -> Option<&str> {
-        self.packet.header.name()
+        match &self.task {
+            Task::Spawned(task) => task.name(),
+            Task::Refused { name, .. } => name.as_deref(),
+        }
     }
+}
 
-    fn would_never_end(&self) -> Option<&'static str> {
-        let header = &self.packet.header;
-        if with_current(|current| current.is_some_and(|current| Arc::ptr_eq(&current.header, header))) {
-            return Some("a task cannot join itself");
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        let Task::Spawned(task) = &self.task else { return };
+        match task.joiner.swap(DETACHED, Ordering::AcqRel) {
+            OVER => {
+                let mut result: Option<Result<T, Cause>> = None;
+                // SAFETY: it is over and delivers a `T`.
+                unsafe { (task.vtable.take)(task.as_ptr(), (&raw mut result).cast()) };
+            }
+            // Our own, if the wait has been unwound.
+            // SAFETY: the word's count.
+            joiner => drop(NonNull::new(joiner).map(|joiner| unsafe { Reference::from_raw(joiner) })),
         }
-        if header.runs_here() && !can_suspend() {
-            return Some("it cannot run on while a destructor of the same worker waits for it");
-        }
-        None
     }
+}
+
+fn would_never_end(task: &Reference) -> Option<&'static str> {
+    if current().is_some_and(|current| current.as_ptr() == task.as_ptr()) {
+        return Some("a task cannot join itself");
+    }
+    if task.runs_here() && !can_suspend() {
+        return Some("it cannot run on while a destructor of the same worker waits for it");
+    }
+    None
 }
 
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinHandle").field("name", &self.name()).field("finished", &self.is_finished()).finish()
-    }
-}
-
-/// The two ends of a task's result.
-pub(crate) fn packet<T>(header: Arc<Header>) -> (Completer<T>, JoinHandle<T>) {
-    let state = Mutex::new(State { finished: false, result: None, joiner: None });
-    let packet = Arc::new(Packet { header, state });
-    (Completer { packet: packet.clone(), delivered: false }, JoinHandle { packet })
-}
-
-/// The task's end of its result.
-pub(crate) struct Completer<T> {
-    packet: Arc<Packet<T>>,
-    delivered: bool,
-}
-
-impl<T> Completer<T> {
-    fn deliver(mut self, result: Result<T, Cause>) {
-        self.delivered = true;
-        self.packet.deliver(result.map_err(|cause| self.packet.header.error(cause)));
-    }
-
-    /// Delivers that the worker has no room for one more task.
-    pub(crate) fn refuse_for_lack_of_memory(self) {
-        self.deliver(Err(Cause::NoMemory));
-    }
-}
-
-impl<T> Drop for Completer<T> {
-    fn drop(&mut self) {
-        if !self.delivered {
-            self.packet.deliver(Err(self.packet.header.error(Cause::Cancelled)));
-        }
-    }
-}
-
-/// The job of a spawned task: calls a function and delivers what becomes of it.
-pub(crate) struct Call<F, T> {
-    pub(crate) function: F,
-    pub(crate) completer: Completer<T>,
-}
-
-impl<F: FnOnce() -> T, T> Job for Call<F, T> {
-    fn run(self: Box<Self>) {
-        let Call { function, completer } = *self;
-        match catch_unwind(AssertUnwindSafe(function)) {
-            // Also when the runtime is ending: what was achieved in spite of that is reported.
-            Ok(value) => completer.deliver(Ok(value)),
-            Err(payload) if is_unwinding() => {
-                drop(completer);
-                resume_unwind(payload);
-            }
-            Err(payload) => completer.deliver(Err(Cause::Panic(Mutex::new(payload)))),
-        }
-    }
-
-    fn refuse(self: Box<Self>, error: stack::Error) {
-        self.completer.deliver(Err(Cause::NoStack(error)));
     }
 }
 
@@ -184,7 +192,7 @@ pub struct JoinError {
     cause: Cause,
 }
 
-enum Cause {
+pub(crate) enum Cause {
     /// The mutex makes the payload shareable, so that the error fits into a [`std::io::Error`].
     Panic(Mutex<Box<dyn Any + Send>>),
     Cancelled,
@@ -201,6 +209,10 @@ impl Header {
 }
 
 impl JoinError {
+    pub(crate) fn into_cause(self) -> Cause {
+        self.cause
+    }
+
     /// Whether the task panicked.
     pub fn is_panic(&self) -> bool {
         matches!(self.cause, Cause::Panic(_))

@@ -1,12 +1,13 @@
-//! The header of a task: everything that others may touch while it is parked, off its stack (invariant 3).
+//! The header of a task: everything that others may touch while it is parked, off its stack (invariant 3). A plain thread
+//! that waits for tasks has one as well.
 //!
 //! # The word
 //!
 //! | value | meaning | who may set it |
 //! |---|---|---|
 //! | `EMPTY` | runs or is queued, and nobody has unparked it | the task |
-//! | `PARKED` | waits for an unpark or a deadline | the task, on its way to its worker |
-//! | `BLOCKED` | waits in place, holding its thread, because it is unwinding | the task |
+//! | `PARKED` | waits for an unpark or a deadline | the task, on its way to the next one |
+//! | `BLOCKED` | waits in place, holding its thread: it is unwinding, or is a plain thread | the task |
 //! | `NOTIFIED` | has been unparked since it last looked | anybody |
 //!
 //! An unpark is one swap to `NOTIFIED`, and what it finds says what is left to do: at `PARKED` the task has to be
@@ -20,69 +21,146 @@
 //! the swap with which the task takes the token (`take_token`) is an acquire, so the two pair. If several wakers come,
 //! each swap is a read-modify-write that continues the release sequence of those before it, so the task acquires from
 //! all of them. `PARKED` and `BLOCKED` publish nothing (the worker touches the task again only on its own thread, and
-//! a foreign waker touches only the header), so storing them may be relaxed.
+//! a foreign waker touches only what is atomic), so storing them may be relaxed.
+//!
+//! # Who may touch what
+//!
+//! The atomics belong to everybody. [`Own`] belongs to the thread of the task's worker: it is reached through [`Mine`],
+//! which does not leave that thread. One cell of it, the link of the queue a task is in, is lent to whoever queues the
+//! task: there is only one, by the rule above, and it hands the link over with the queue.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::cell::Cell;
+use std::ops::Deref;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence};
+use std::thread::Thread;
+
+use switchback::context::Running;
+use switchback::stack::{Named, Pooled};
+
+use super::cell::VTable;
 
 const EMPTY: u8 = 0;
 const PARKED: u8 = 1;
 const BLOCKED: u8 = 2;
 const NOTIFIED: u8 = 3;
 
-/// The place of a task in the worker's arena. Valid while the task is alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Key(pub(crate) u32);
-
-impl Key {
-    /// The key of a task that was never admitted to an arena.
-    pub(crate) const NONE: Key = Key(u32::MAX);
-}
-
-/// What a task needs from whoever runs it. All of it may be called from any thread.
-pub(crate) trait Scheduler: Send + Sync {
-    /// Queues a task whose word has just gone from parked to notified.
-    fn ready(&self, key: Key);
-    /// Ends a block of the worker's thread (`std::thread::park`).
+/// What a task needs from whoever runs it.
+pub(crate) trait Scheduler: Sync {
+    /// Runs the others that are ready first. Called by the running task, where it may switch.
+    fn yield_now(&self, task: Mine);
+    /// Runs others until the task, whose word says that it is parked, has been queued, or the deadline has come. Called
+    /// by the running task, where it may switch.
+    fn park(&self, task: Mine, deadline: Option<std::time::Instant>);
+    /// Queues a task whose word has just gone from parked to notified. From any thread.
+    fn ready(&self, task: &Header);
+    /// Ends a block of the worker's thread (`std::thread::park`). From any thread.
     fn unblock(&self);
     /// Whether the caller runs on the thread that runs these tasks.
     fn is_here(&self) -> bool;
 }
 
+/// Who brings it forward.
+pub(crate) enum Owner {
+    /// A worker.
+    Scheduler(&'static dyn Scheduler),
+    /// Nobody: it is this plain thread.
+    Thread(Thread),
+}
+
 /// See the module's documentation.
 pub(crate) struct Header {
     word: AtomicU8,
-    /// Set when the runtime ends before the task does. Written and read on the task's thread only, so relaxed.
-    unwinding: AtomicBool,
-    key: Key,
+    /// Who holds the allocation: the worker while the task is alive, its handle, whoever may unpark it.
+    references: AtomicUsize,
+    /// Who waits for its end: see [`handle`](super::handle).
+    pub(super) joiner: AtomicPtr<Header>,
+    pub(super) vtable: &'static VTable,
+    owner: Owner,
     name: Option<Box<str>>,
-    scheduler: Arc<dyn Scheduler>,
+    own: Own,
 }
 
-impl Header {
-    pub(crate) fn new(key: Key, name: Option<Box<str>>, scheduler: Arc<dyn Scheduler>) -> Header {
-        Header { word: AtomicU8::new(EMPTY), unwinding: AtomicBool::new(false), key, name, scheduler }
-    }
+/// What belongs to the thread that runs the task.
+pub(crate) struct Own {
+    /// The next one in the queue or the inbox that it is in.
+    pub(crate) next: Cell<*const Header>,
+    /// Whether it is in the queue of its worker.
+    pub(crate) is_queued: Cell<bool>,
+    /// Whether it waits for an unpark, or for its turn after one.
+    pub(crate) is_parked: Cell<bool>,
+    /// The runtime ends before the task does: it unwinds instead of waiting.
+    pub(crate) is_unwinding: Cell<bool>,
+    /// Operations left before the next forced yield.
+    pub(super) budget: Cell<u32>,
+    /// The reserve of its stack, in bytes, as it was asked for.
+    pub(crate) stack_size: Cell<usize>,
+    /// What it runs on, once it has begun.
+    pub(crate) stack: Cell<Option<Named<Pooled>>>,
+    /// How it goes elsewhere, and is continued, once it has begun.
+    pub(crate) running: Cell<Option<Running>>,
+    /// The neighbours in the list of all living tasks of its worker.
+    pub(crate) before: Cell<*const Header>,
+    pub(crate) after: Cell<*const Header>,
+}
 
-    pub(crate) fn key(&self) -> Key {
-        self.key
+// SAFETY: see "Who may touch what".
+unsafe impl Sync for Header {}
+// SAFETY: the same; what `Own` holds when the last reference goes is plain data: the stack was taken out before.
+unsafe impl Send for Header {}
+
+impl Header {
+    pub(super) fn new(owner: Owner, name: Option<Box<str>>, stack_size: usize, vtable: &'static VTable) -> Header {
+        Header {
+            word: AtomicU8::new(EMPTY),
+            references: AtomicUsize::new(1),
+            joiner: AtomicPtr::new(ptr::null_mut()),
+            vtable,
+            owner,
+            name,
+            own: Own {
+                next: Cell::new(ptr::null()),
+                is_queued: Cell::new(false),
+                is_parked: Cell::new(false),
+                is_unwinding: Cell::new(false),
+                budget: Cell::new(super::BUDGET),
+                stack_size: Cell::new(stack_size),
+                stack: Cell::new(None),
+                running: Cell::new(None),
+                before: Cell::new(ptr::null()),
+                after: Cell::new(ptr::null()),
+            },
+        }
     }
 
     pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
+    pub(super) fn into_name(self) -> Option<Box<str>> {
+        self.name
+    }
+
     /// Whether the caller runs on the thread that alone can bring this task forward.
     pub(crate) fn runs_here(&self) -> bool {
-        self.scheduler.is_here()
+        matches!(&self.owner, Owner::Scheduler(scheduler) if scheduler.is_here())
+    }
+
+    /// Its worker; `None` if it is a plain thread.
+    pub(super) fn scheduler(&self) -> Option<&'static dyn Scheduler> {
+        match self.owner {
+            Owner::Scheduler(scheduler) => Some(scheduler),
+            Owner::Thread(_) => None,
+        }
     }
 
     /// Lets the task go on: from any thread, at any time, also when the task is long over.
     pub(crate) fn unpark(&self) {
         // Release: pairs with the acquire in `take_token`.
-        match self.word.swap(NOTIFIED, Ordering::Release) {
-            PARKED => self.scheduler.ready(self.key),
-            BLOCKED => self.scheduler.unblock(),
+        match (self.word.swap(NOTIFIED, Ordering::Release), &self.owner) {
+            (PARKED, Owner::Scheduler(scheduler)) => scheduler.ready(self),
+            (BLOCKED, Owner::Scheduler(scheduler)) => scheduler.unblock(),
+            (BLOCKED, Owner::Thread(thread)) => thread.unpark(),
             _ => {}
         }
     }
@@ -112,25 +190,125 @@ impl Header {
         announced
     }
 
-    /// Ends a wait: takes the token, if there is one.
-    pub(super) fn take_token(&self) {
+    /// Ends a wait: takes the token. Says whether there was one.
+    pub(crate) fn take_token(&self) -> bool {
         // Acquire: pairs with the release in `unpark`.
-        self.word.swap(EMPTY, Ordering::Acquire);
+        self.word.swap(EMPTY, Ordering::Acquire) == NOTIFIED
     }
 
-    /// Whether an unpark has come that the task has not taken. Its answer orders nothing.
-    pub(super) fn has_token(&self) -> bool {
-        self.word.load(Ordering::Relaxed) == NOTIFIED
+    /// The link of the queue that this task is put into.
+    ///
+    /// # Safety
+    ///
+    /// The caller must be the one who queues it, and must not have handed it on yet; or have got it with the queue.
+    pub(crate) unsafe fn next(&self) -> &Cell<*const Header> {
+        &self.own.next
+    }
+}
+
+/// A counted reference to a header: whoever has one may use what is atomic in it, from any thread.
+#[repr(transparent)]
+pub(crate) struct Reference(NonNull<Header>);
+
+// SAFETY: as a reference to a header, which is `Sync`; who drops the last one frees what may be freed anywhere.
+unsafe impl Send for Reference {}
+// SAFETY: the same.
+unsafe impl Sync for Reference {}
+
+impl Reference {
+    /// Takes over one count.
+    ///
+    /// # Safety
+    ///
+    /// The caller must own one, of a header that [`cell`](super::cell) made.
+    pub(crate) unsafe fn from_raw(header: NonNull<Header>) -> Reference {
+        Reference(header)
     }
 
-    /// From now on the task unwinds instead of waiting. Called by the worker, while the task is suspended.
-    pub(crate) fn start_unwinding(&self) {
-        self.unwinding.store(true, Ordering::Relaxed);
-        // It will not be resumed, so an unpark must not queue it any more.
-        self.take_token();
+    /// Gives up the count to whoever passes this to [`from_raw`](Reference::from_raw).
+    pub(crate) fn into_raw(self) -> NonNull<Header> {
+        let header = self.0;
+        std::mem::forget(self);
+        header
     }
 
-    pub(super) fn is_unwinding(&self) -> bool {
-        self.unwinding.load(Ordering::Relaxed)
+    pub(crate) fn as_ptr(&self) -> NonNull<Header> {
+        self.0
+    }
+}
+
+impl Deref for Reference {
+    type Target = Header;
+
+    #[inline]
+    fn deref(&self) -> &Header {
+        // SAFETY: it is there as long as there is a count.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Clone for Reference {
+    #[inline]
+    fn clone(&self) -> Reference {
+        // Relaxed: there is a count already, so the header cannot go meanwhile.
+        if self.references.fetch_add(1, Ordering::Relaxed) > usize::MAX / 2 {
+            // So many can only be leaked ones; to go on would free the header while it is in use.
+            std::process::abort();
+        }
+        Reference(self.0)
+    }
+}
+
+impl Drop for Reference {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: what was done with this reference comes before the end. Acquire: the end comes after all of that.
+        if self.references.fetch_sub(1, Ordering::Release) == 1 {
+            fence(Ordering::Acquire);
+            // SAFETY: it was the last one, and `cell` has made it.
+            unsafe { (self.vtable.free)(self.0) };
+        }
+    }
+}
+
+/// A living task of the worker whose thread this is: the way to what is [`Own`].
+///
+/// It is lent by the worker's count, so it must not be kept beyond the task's retirement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mine(NonNull<Header>);
+
+impl Mine {
+    /// # Safety
+    ///
+    /// It must be a living task of the worker whose thread this is.
+    pub(crate) unsafe fn new(header: NonNull<Header>) -> Mine {
+        Mine(header)
+    }
+
+    pub(crate) fn as_ptr(self) -> NonNull<Header> {
+        self.0
+    }
+
+    #[inline]
+    pub(crate) fn own(&self) -> &Own {
+        // SAFETY: it lives, and we are on its thread.
+        &unsafe { self.0.as_ref() }.own
+    }
+
+    /// One more count.
+    pub(super) fn to_reference(self) -> Reference {
+        // SAFETY: the worker has a count, which stays with it.
+        let lent = std::mem::ManuallyDrop::new(unsafe { Reference::from_raw(self.0) });
+        Reference::clone(&lent)
+    }
+}
+
+impl Deref for Mine {
+    type Target = Header;
+
+    #[inline]
+    fn deref(&self) -> &Header {
+        // SAFETY: it lives.
+        unsafe { self.0.as_ref() }
     }
 }

@@ -31,7 +31,8 @@
 // that it may go on. In reading order:
 //
 // - `header`: what others may touch of a task, kept off its stack (invariant 3);
-// - this file: the part that lies on the task's own stack, and "which task is this?";
+// - `cell`: the allocation that it is the head of, with what the task is to do and what came of it;
+// - this file: the task's own way from its first line to its last, and "which task is this?";
 // - `park`: the one way to wait, for tasks and plain threads alike;
 // - `handle`: the result of a task and who waits for it.
 //
@@ -39,20 +40,22 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::ptr::NonNull;
-use std::sync::Arc;
-use std::time::Instant;
+use std::ptr;
 
-use switchback::stack::{self, Named, Pooled};
-use switchback::{Coroutine, Yielder};
+use switchback::context::Running;
+use switchback::stack;
 
+mod cell;
 pub(crate) mod handle;
 pub(crate) mod header;
 mod park;
 
-pub(crate) use header::{Header, Key, Scheduler};
+pub(crate) use header::{Header, Mine, Reference, Scheduler};
 pub(crate) use park::wait;
 pub use park::{Unparker, park, park_until};
+
+use handle::Cause;
+use header::Owner;
 
 /// How many operations that never had to wait a task may do before it lets the others run.
 ///
@@ -60,45 +63,69 @@ pub use park::{Unparker, park, park_until};
 /// a yield (about as much as a tenth of one socket call) vanishes in 128 of them.
 const BUDGET: u32 = 128;
 
-/// What a task asks of its worker when it switches away.
-pub(crate) enum Suspended {
-    /// Run me again after the others.
-    Yielded,
-    /// Run me when my word says so, or when the instant has come.
-    Parked(Option<Instant>),
+/// A task that is to run on a worker, with one count.
+///
+/// # Errors
+///
+/// If there is no memory for it: name and `function` are given back.
+pub(crate) fn new<F, T>(
+    scheduler: &'static dyn Scheduler,
+    name: Option<Box<str>>,
+    stack_size: usize,
+    function: F,
+) -> Result<Reference, (Option<Box<str>>, F)>
+where
+    F: FnOnce() -> T,
+{
+    cell::new(Owner::Scheduler(scheduler), name, stack_size, function)
 }
 
-/// What a worker hands in when it resumes: the job at the first resume, nothing later.
-pub(crate) type Resume = Option<Box<dyn Job>>;
-
-/// A started task: the job runs on the stack of this coroutine.
-pub(crate) type Fiber = Coroutine<Resume, Suspended, (), Named<Pooled>>;
-
-/// What a task is to do. Dropped without having been run, it tells whoever joins that the task was cancelled.
-pub(crate) trait Job {
-    /// Does it, and delivers the result.
-    fn run(self: Box<Self>);
-    /// Delivers that no stack could be had.
-    fn refuse(self: Box<Self>, error: stack::Error);
+/// What a task's context runs: the word is the task's header.
+///
+/// # Safety
+///
+/// It must be that of a living task of this thread's worker, which has not begun.
+pub(crate) unsafe extern "C" fn entry(word: *mut (), running: Running) -> *mut () {
+    // SAFETY: the caller's promise.
+    let task = unsafe { Mine::new(ptr::NonNull::new_unchecked(word.cast())) };
+    task.own().running.set(Some(running));
+    // SAFETY: it has not begun.
+    let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (task.vtable.run)(task) }));
+    // `run` delivers a panic of the user's code itself. What comes out here is either the unwinding that ends a task
+    // before its time, or the panic of a destructor (of a result nobody wanted, say): the hook has reported it, and it
+    // must not reach the worker, which serves others too.
+    if let Err(payload) = outcome {
+        quietly(|| drop(payload));
+    }
+    ptr::null_mut()
 }
 
-/// The entry function of a task's coroutine.
-pub(crate) fn entry(header: Arc<Header>) -> impl FnOnce(&Yielder<Resume, Suspended>, Resume) + 'static {
-    move |yielder, job| {
-        let Some(job) = job else { return };
-        let current = Current { header, yielder: NonNull::from(yielder), budget: Cell::new(BUDGET) };
-        let outcome = {
-            let _entered = Switched::to(Some(NonNull::from(&current)));
-            catch_unwind(AssertUnwindSafe(|| job.run()))
-        };
-        // `run` delivers a panic of the user's code itself. What comes out here is either the unwinding that ends a
-        // task before its time, which goes on to the primitive, or the panic of a destructor (of a result nobody
-        // wanted, say): the hook has reported it, and it must not reach the worker, which serves others too.
-        if let Err(payload) = outcome {
-            if current.header.is_unwinding() {
-                resume_unwind(payload);
-            }
-            quietly(|| drop(payload));
+impl Mine {
+    /// Ends a task that has not begun: whoever joins it is told that no stack could be had.
+    pub(crate) fn refuse(self, error: stack::Error) {
+        // SAFETY: it lives and is ours, and has not begun.
+        unsafe { (self.vtable.refuse)(self, Cause::NoStack(error)) }
+    }
+
+    /// Ends a task that has not begun: whoever joins it is told that its runtime has ended.
+    pub(crate) fn cancel(self) {
+        // SAFETY: as in `refuse`.
+        unsafe { (self.vtable.refuse)(self, Cause::Cancelled) }
+    }
+
+    /// Called by the task where it has been continued: if it is to unwind, it does.
+    ///
+    /// # Panics
+    ///
+    /// When the runtime ends, a suspended task goes on as if the call in which it waits had panicked, but the hook is not
+    /// called.
+    #[inline]
+    pub(crate) fn continued(self) {
+        self.own().budget.set(BUDGET);
+        if self.own().is_unwinding.get() {
+            /// What such a task unwinds with.
+            struct RuntimeHasEnded;
+            resume_unwind(Box::new(RuntimeHasEnded));
         }
     }
 }
@@ -111,73 +138,27 @@ pub(crate) fn quietly(f: impl FnOnce()) {
     }
 }
 
-/// The part of a running task that only the task itself touches; it lies on the task's own stack.
-struct Current {
-    header: Arc<Header>,
-    yielder: NonNull<Yielder<Resume, Suspended>>,
-    /// Operations left before the next forced yield.
-    budget: Cell<u32>,
-}
-
 thread_local! {
-    /// The task that runs on this thread just now. Set by the task itself, when it enters and whenever it has been
-    /// resumed, and taken back when it leaves: so a worker's own code, and a plain thread's, sees `None`.
-    static CURRENT: Cell<Option<NonNull<Current>>> = const { Cell::new(None) };
+    /// The task that runs on this thread just now. Set by the worker before each switch, so that its own code, and a
+    /// plain thread's, sees `None`.
+    static CURRENT: Cell<Option<Mine>> = const { Cell::new(None) };
 }
 
-/// Sets `CURRENT` and puts back what was there when dropped, also when unwinding.
-struct Switched {
-    before: Option<NonNull<Current>>,
+/// The task that runs on this thread just now; `None` on a plain thread, and in the worker's own code.
+#[inline]
+pub(crate) fn current() -> Option<Mine> {
+    CURRENT.get()
 }
 
-impl Switched {
-    fn to(current: Option<NonNull<Current>>) -> Switched {
-        Switched { before: CURRENT.replace(current) }
-    }
-}
-
-impl Drop for Switched {
-    fn drop(&mut self) {
-        CURRENT.set(self.before);
-    }
-}
-
-impl Current {
-    /// Switches to the worker, and returns when it resumes this task.
-    ///
-    /// # Panics
-    ///
-    /// With the primitive's unwinding: when the runtime ends, a suspended task goes on as if this call had panicked. A
-    /// task that catches that and waits again is unwound again; after a hundred times the primitive gives it up and
-    /// leaves its stack where it is.
-    fn suspend(&self, request: Suspended) {
-        let _left = Switched::to(None);
-        // SAFETY: the yielder was lent to the entry function, which is still running, further down on this stack
-        // (invariant 1); and we are on its thread, because `CURRENT` led here (invariant 2).
-        let yielder = unsafe { self.yielder.as_ref() };
-        yielder.suspend(request);
-        self.budget.set(BUDGET);
-    }
-}
-
-/// Lends the current task to `f`; `None` on a plain thread, and in the worker's own code.
-fn with_current<R>(f: impl FnOnce(Option<&Current>) -> R) -> R {
-    match CURRENT.get() {
-        // SAFETY: it points to a local of `entry`, on the stack of the task that is running on this thread. While `f`
-        // runs that frame stays where it is (invariant 1), and no other thread comes by it (invariant 2).
-        Some(current) => f(Some(unsafe { current.as_ref() })),
-        None => f(None),
-    }
+/// Says who runs from now on.
+#[inline]
+pub(crate) fn set_current(task: Option<Mine>) {
+    CURRENT.set(task);
 }
 
 /// Whether the caller is a task that may switch away. Otherwise it has to block its thread (invariant 5).
 pub(crate) fn can_suspend() -> bool {
-    CURRENT.get().is_some() && !std::thread::panicking()
-}
-
-/// Whether the caller is a task that is being unwound because its runtime is ending.
-pub(crate) fn is_unwinding() -> bool {
-    with_current(|current| current.is_some_and(|current| current.header.is_unwinding()))
+    current().is_some() && !std::thread::panicking()
 }
 
 /// Lets the other tasks that are ready run first, then goes on.
@@ -185,7 +166,7 @@ pub(crate) fn is_unwinding() -> bool {
 /// The tasks of a worker take turns in the order in which they became ready. On a plain thread this is
 /// [`std::thread::yield_now`]. It does nothing in a task that is unwinding.
 ///
-/// Costs two switches, no system call (a worker looks for I/O and timers every few dozen turns).
+/// Costs one switch, no system call (a worker looks for I/O and timers every few dozen turns).
 ///
 /// # Examples
 ///
@@ -210,24 +191,31 @@ pub(crate) fn is_unwinding() -> bool {
 /// # Ok(()) }
 /// ```
 pub fn yield_now() {
-    with_current(|current| match current {
-        Some(current) if can_suspend() => current.suspend(Suspended::Yielded),
+    match current() {
+        Some(task) if can_suspend() => task.yield_now(),
         Some(_) => {}
         None => std::thread::yield_now(),
-    });
+    }
+}
+
+impl Mine {
+    #[inline]
+    fn yield_now(self) {
+        if let Some(scheduler) = self.scheduler() {
+            scheduler.yield_now(self);
+        }
+    }
 }
 
 /// Called before an operation that may not have to wait: now and then it yields first, so that a task which is never
 /// made to wait cannot keep the others from running.
 pub(crate) fn spend_budget() {
-    with_current(|current| {
-        let Some(current) = current else { return };
-        match current.budget.get() {
-            0 if can_suspend() => current.suspend(Suspended::Yielded),
-            0 => {}
-            left => current.budget.set(left - 1),
-        }
-    });
+    let Some(task) = current() else { return };
+    match task.own().budget.get() {
+        0 if can_suspend() => task.yield_now(),
+        0 => {}
+        left => task.own().budget.set(left - 1),
+    }
 }
 
 /// The name the current task was given with [`Builder::name`](crate::Builder::name).
@@ -247,5 +235,5 @@ pub(crate) fn spend_budget() {
 /// # }
 /// ```
 pub fn name() -> Option<String> {
-    with_current(|current| current.and_then(|current| current.header.name().map(str::to_owned)))
+    current().and_then(|task| task.name().map(str::to_owned))
 }

@@ -1,18 +1,18 @@
 //! The neck of the hourglass: whatever waits, waits here, and is woken from any thread through an [`Unparker`].
 
+use std::cell::OnceCell;
 use std::fmt;
-use std::sync::Arc;
-use std::thread::Thread;
 use std::time::Instant;
 
-use super::{Current, Header, Suspended, can_suspend, with_current};
+use super::header::{Header, Mine, Owner, Reference};
+use super::{can_suspend, cell, current};
 
 /// Waits until somebody calls [`Unparker::unpark`] for this task or thread, or has done so since it last waited.
 ///
 /// In a task, the other tasks of the worker run meanwhile. A plain thread blocks, and so does a task that is
 /// unwinding. May return early; see the [module](super).
 ///
-/// Costs two switches and three atomic operations in a task; nothing is allocated.
+/// Costs a switch to whoever is next and three atomic operations in a task; nothing is allocated.
 pub fn park() {
     wait(None);
 }
@@ -27,29 +27,30 @@ pub fn park_until(deadline: Instant) {
 
 /// As [`park_until`] or [`park`].
 pub(crate) fn wait(deadline: Option<Instant>) {
-    with_current(|current| match current {
-        Some(current) if can_suspend() => current.park(deadline),
-        Some(current) => current.block(deadline),
-        None => block_thread(deadline),
-    });
+    match current() {
+        Some(task) if can_suspend() => task.park(deadline),
+        Some(task) => block(&task, deadline),
+        None => block(&of_this_thread(), deadline),
+    }
 }
 
-impl Current {
-    fn park(&self, deadline: Option<Instant>) {
-        if self.header.start_parking() {
-            self.suspend(Suspended::Parked(deadline));
-            self.header.take_token();
+impl Mine {
+    fn park(self, deadline: Option<Instant>) {
+        if self.start_parking() {
+            if let Some(scheduler) = self.scheduler() {
+                scheduler.park(self, deadline);
+            }
+            self.take_token();
         }
     }
+}
 
-    /// Waits without switching away: the thread blocks, and every other task of the worker with it (invariant 5).
-    fn block(&self, deadline: Option<Instant>) {
-        if self.header.start_blocking() {
-            while !self.header.has_token() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-                block_thread(deadline);
-            }
-            self.header.take_token();
-        }
+/// Waits without switching away: the thread blocks, and every other task of the worker with it (invariant 5).
+fn block(header: &Header, deadline: Option<Instant>) {
+    if header.start_blocking() {
+        // A thread may have been unparked by way of the standard library, without a token here.
+        block_thread(deadline);
+        header.take_token();
     }
 }
 
@@ -60,55 +61,58 @@ fn block_thread(deadline: Option<Instant>) {
     }
 }
 
+/// The header of a plain thread.
+fn of_this_thread() -> Reference {
+    thread_local! {
+        static HEADER: OnceCell<Reference> = const { OnceCell::new() };
+    }
+    let new = || {
+        let function: fn() = || ();
+        cell::new(Owner::Thread(std::thread::current()), None, 0, function)
+            .unwrap_or_else(|_| std::alloc::handle_alloc_error(std::alloc::Layout::new::<Header>()))
+    };
+    // A thread that is ending, whose locals are gone, has one for each wait.
+    HEADER.try_with(|header| header.get_or_init(new).clone()).unwrap_or_else(|_| new())
+}
+
 /// Ends the [`park`] of one task or plain thread. Clones may be kept and used anywhere, for as long as one likes.
 ///
 /// It does not keep the task alive: to unpark a task that is over does nothing.
 #[derive(Clone)]
-pub struct Unparker(Sleeper);
-
-#[derive(Clone)]
-enum Sleeper {
-    Task(Arc<Header>),
-    Thread(Thread),
-}
+pub struct Unparker(Reference);
 
 impl Unparker {
     /// The unparker of the calling task, or of the calling thread if it is not a task.
     ///
-    /// Costs one reference count.
+    /// Costs one reference count. The first time on a plain thread an allocation as well, without whose memory the
+    /// process aborts, as it would in [`std::thread::current`].
     pub fn current() -> Unparker {
-        with_current(|current| match current {
-            Some(current) => Unparker(Sleeper::Task(current.header.clone())),
-            None => Unparker(Sleeper::Thread(std::thread::current())),
+        Unparker(match current() {
+            Some(task) => task.to_reference(),
+            None => of_this_thread(),
         })
     }
 
     /// Puts the token there: the task's or thread's [`park`] ends, now or when it next parks.
     ///
     /// What was written before is seen by whoever returns from that park. Costs one atomic operation; if the task
-    /// waits, it is queued, which from another thread takes a short lock and, if the worker sleeps, a system call.
+    /// waits, it is queued, which from another thread takes one more and, if the worker sleeps, a system call.
     pub fn unpark(&self) {
-        match &self.0 {
-            Sleeper::Task(header) => header.unpark(),
-            Sleeper::Thread(thread) => thread.unpark(),
-        }
+        self.0.unpark();
     }
 
     /// Whether both wake the same task or thread.
     pub(crate) fn is_same(&self, other: &Unparker) -> bool {
-        match (&self.0, &other.0) {
-            (Sleeper::Task(a), Sleeper::Task(b)) => Arc::ptr_eq(a, b),
-            (Sleeper::Thread(a), Sleeper::Thread(b)) => a.id() == b.id(),
-            _ => false,
-        }
+        self.0.as_ptr() == other.0.as_ptr()
+    }
+
+    pub(super) fn into_reference(self) -> Reference {
+        self.0
     }
 }
 
 impl fmt::Debug for Unparker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Sleeper::Task(header) => f.debug_tuple("Unparker::Task").field(&header.name()).finish(),
-            Sleeper::Thread(thread) => f.debug_tuple("Unparker::Thread").field(&thread.name()).finish(),
-        }
+        f.debug_tuple("Unparker").field(&self.0.name()).finish()
     }
 }

@@ -1,105 +1,103 @@
-//! What other threads have made ready, and whether the worker sleeps.
+//! What other threads have made ready, and whether the worker sleeps: one word, and no lock.
 //!
-//! One short lock guards both, and that is the whole protocol: the worker declares itself asleep only in the same
-//! critical section in which it sees that nothing has come, so whoever puts something in either comes before (and the
-//! worker stays up) or sees a sleeper (and wakes it). The first to see the sleeper takes the flag down, so a sleeping
+//! | word | meaning |
+//! |---|---|
+//! | null | nothing has come, and the worker is awake |
+//! | a header | has come; those that came before it are chained to it |
+//! | `ASLEEP` | nothing has come, and the worker sleeps |
+//! | `CLOSED` | the worker has ended |
+//!
+//! The worker declares itself asleep by an exchange that succeeds only if nothing has come. So whoever puts a task in either
+//! comes before (and the worker stays up) or replaces `ASLEEP` (and has to wake it). Only one can replace it: a sleeping
 //! worker costs its wakers one system call in all, and one that is awake none.
+//!
+//! # Ordering
+//!
+//! The exchange that puts a task in is a release, the swap with which the worker takes all of them an acquire: so the
+//! worker sees the links, of all of them because each exchange continues the release sequence of the one before. What the
+//! tasks are to see is the business of their own words.
+//!
+//! A chain is only ever taken whole, so that the same header comes back (a task that was queued, ran, parked and is woken
+//! again) is no danger: an exchange that finds it in the word links to what is there now.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
-use crate::task::Key;
+use super::queue::Queue;
+use crate::task::{Header, Mine};
 
-#[derive(Default)]
+const ASLEEP: *mut Header = ptr::without_provenance_mut(1);
+const CLOSED: *mut Header = ptr::without_provenance_mut(2);
+
 pub(super) struct Inbox {
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    ready: Vec<Key>,
-    asleep: bool,
-    closed: bool,
+    word: AtomicPtr<Header>,
 }
 
 impl Inbox {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No foreign code runs under this lock, so poison means nothing.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// One that is closed.
+    pub(super) const fn new() -> Inbox {
+        Inbox { word: AtomicPtr::new(CLOSED) }
     }
 
-    /// Puts in a task that is ready. `true`: the caller has to wake the worker.
-    pub(super) fn push(&self, key: Key) -> bool {
-        let mut state = self.lock();
-        if state.closed {
-            return false;
+    /// From now on tasks are accepted.
+    pub(super) fn open(&self) {
+        self.word.store(ptr::null_mut(), Ordering::Relaxed);
+    }
+
+    /// Puts in a task of this worker whose word has just gone from parked to notified. `true`: the caller has to wake the
+    /// worker.
+    pub(super) fn push(&self, task: &Header) -> bool {
+        let new = ptr::from_ref(task).cast_mut();
+        let mut found = self.word.load(Ordering::Relaxed);
+        loop {
+            let before = match found {
+                CLOSED => return false,
+                ASLEEP => ptr::null_mut(),
+                chain => chain,
+            };
+            // SAFETY: we are the one that queues it.
+            unsafe { task.next() }.set(before);
+            match self.word.compare_exchange_weak(found, new, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => return found == ASLEEP,
+                Err(now) => found = now,
+            }
         }
-        state.ready.push(key);
-        std::mem::take(&mut state.asleep)
     }
 
-    /// Moves everything to the run queue.
-    pub(super) fn drain(&self, queue: &mut VecDeque<Key>) {
-        queue.extend(self.lock().ready.drain(..));
+    /// Moves everything to the run queue, in the order in which it came. For the worker, awake.
+    pub(super) fn drain(&self, queue: &Queue) {
+        if self.word.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        let mut chain: *const Header = self.word.swap(ptr::null_mut(), Ordering::Acquire);
+        let mut reversed = ptr::null();
+        while let Some(task) = NonNull::new(chain.cast_mut()) {
+            // SAFETY: a task in the inbox is alive, and we have got its link.
+            let link = unsafe { task.as_ref().next() };
+            chain = link.replace(reversed);
+            reversed = task.as_ptr();
+        }
+        while let Some(task) = NonNull::new(reversed.cast_mut()) {
+            // SAFETY: as above, and it is this worker's.
+            let task = unsafe { Mine::new(task) };
+            reversed = task.own().next.get();
+            queue.push(task);
+        }
     }
 
     /// Declares the worker asleep, unless something is there to be done. To be followed by [`wake_up`](Inbox::wake_up).
     pub(super) fn fall_asleep(&self) -> bool {
-        let mut state = self.lock();
-        state.asleep = state.ready.is_empty();
-        state.asleep
+        self.word.compare_exchange(ptr::null_mut(), ASLEEP, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Declares the worker awake.
     pub(super) fn wake_up(&self) {
-        self.lock().asleep = false;
+        // If it fails, somebody has done it already.
+        let _ = self.word.compare_exchange(ASLEEP, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// From now on nothing is accepted: the worker has ended.
+    /// From now on nothing is accepted: the worker has ended, and with it all that could be in here.
     pub(super) fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        state.ready = Vec::new();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_first_to_find_the_worker_asleep_wakes_it() {
-        let inbox = Inbox::default();
-        assert!(!inbox.push(Key(1)), "it is awake");
-        inbox.drain(&mut VecDeque::new());
-        assert!(inbox.fall_asleep());
-        assert!(inbox.push(Key(2)));
-        assert!(!inbox.push(Key(3)));
-        inbox.wake_up();
-        assert!(!inbox.push(Key(4)));
-        let mut queue = VecDeque::new();
-        inbox.drain(&mut queue);
-        assert_eq!(queue, [Key(2), Key(3), Key(4)]);
-    }
-
-    #[test]
-    fn a_worker_does_not_fall_asleep_over_what_has_come_since_it_looked() {
-        let inbox = Inbox::default();
-        inbox.drain(&mut VecDeque::new());
-        inbox.push(Key(1));
-        assert!(!inbox.fall_asleep());
-        assert!(!inbox.push(Key(2)), "it stays awake");
-    }
-
-    #[test]
-    fn a_closed_inbox_takes_nothing_and_wakes_nobody() {
-        let inbox = Inbox::default();
-        inbox.push(Key(1));
-        inbox.fall_asleep();
-        inbox.close();
-        assert!(!inbox.push(Key(2)));
-        let mut queue = VecDeque::new();
-        inbox.drain(&mut queue);
-        assert_eq!(queue, []);
+        self.word.store(CLOSED, Ordering::Relaxed);
     }
 }

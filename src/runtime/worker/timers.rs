@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use crate::task::Key;
 
 /// Names a timer that is set.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,21 +16,27 @@ pub(super) struct Timer {
     serial: u64,
 }
 
-#[derive(Default)]
-pub(super) struct Timers {
-    set: BTreeMap<Timer, Key>,
+/// With what each of them is for.
+pub(super) struct Timers<T> {
+    set: BTreeMap<Timer, T>,
     serial: u64,
 }
 
-impl Timers {
+impl<T> Default for Timers<T> {
+    fn default() -> Timers<T> {
+        Timers { set: BTreeMap::new(), serial: 0 }
+    }
+}
+
+impl<T> Timers<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.set.is_empty()
     }
 
-    pub(super) fn set(&mut self, deadline: Instant, key: Key) -> Timer {
+    pub(super) fn set(&mut self, deadline: Instant, what: T) -> Timer {
         self.serial += 1;
         let timer = Timer { deadline, serial: self.serial };
-        self.set.insert(timer, key);
+        self.set.insert(timer, what);
         timer
     }
 
@@ -45,7 +50,7 @@ impl Timers {
     }
 
     /// Takes out one timer whose deadline has come.
-    pub(super) fn expired(&mut self, now: Instant) -> Option<Key> {
+    pub(super) fn expired(&mut self, now: Instant) -> Option<T> {
         let first = self.set.first_entry()?;
         (first.key().deadline <= now).then(|| first.remove())
     }
@@ -62,17 +67,17 @@ mod tests {
         let mut timers = Timers::default();
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        timers.set(at(2), Key(0));
-        timers.set(at(1), Key(1));
-        timers.set(at(1), Key(2));
-        timers.set(at(3), Key(3));
+        timers.set(at(2), 0);
+        timers.set(at(1), 1);
+        timers.set(at(1), 2);
+        timers.set(at(3), 3);
         assert_eq!(timers.next(), Some(at(1)));
         assert_eq!(timers.expired(at(0)), None);
         let mut due = Vec::new();
         while let Some(key) = timers.expired(at(2)) {
             due.push(key);
         }
-        assert_eq!(due, [Key(1), Key(2), Key(0)]);
+        assert_eq!(due, [1, 2, 0]);
         assert_eq!(timers.next(), Some(at(3)));
     }
 
@@ -80,10 +85,10 @@ mod tests {
     fn a_cancelled_timer_never_expires() {
         let mut timers = Timers::default();
         let now = Instant::now();
-        let first = timers.set(now, Key(0));
-        timers.set(now, Key(1));
+        let first = timers.set(now, 0);
+        timers.set(now, 1);
         timers.cancel(first);
-        assert_eq!(timers.expired(now), Some(Key(1)));
+        assert_eq!(timers.expired(now), Some(1));
         assert_eq!(timers.expired(now), None);
         timers.cancel(first);
         assert!(timers.is_empty());
