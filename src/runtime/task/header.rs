@@ -34,30 +34,37 @@ use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering, fence};
 use std::thread::Thread;
+use std::time::Instant;
 
-use switchback::context::Running;
+use switchback::context::{Context, Running};
 use switchback::stack::{Named, Pooled};
 
 use super::cell::VTable;
+use super::turns::{self, Turns};
 
 const EMPTY: u8 = 0;
 const PARKED: u8 = 1;
 const BLOCKED: u8 = 2;
 const NOTIFIED: u8 = 3;
 
-/// What a task needs from whoever runs it.
+/// What a task needs from its worker beside its turns.
 pub(crate) trait Scheduler: Sync {
-    /// Runs the others that are ready first. Called by the running task, where it may switch.
-    fn yield_now(&self, task: Mine);
-    /// Runs others until the task, whose word says that it is parked, has been queued, or the deadline has come. Called
-    /// by the running task, where it may switch.
-    fn park(&self, task: Mine, deadline: Option<std::time::Instant>);
-    /// Queues a task whose word has just gone from parked to notified. From any thread.
+    /// Queues a task whose word has just gone from parked to notified, from another thread.
     fn ready(&self, task: &Header);
     /// Ends a block of the worker's thread (`std::thread::park`). From any thread.
     fn unblock(&self);
-    /// Whether the caller runs on the thread that runs these tasks.
-    fn is_here(&self) -> bool;
+    /// Has the task notified at `deadline`. On the worker's thread.
+    fn set_timer(&self, task: Mine, deadline: Instant) -> Timer;
+    /// Takes the timer back, if it has not come. On the worker's thread.
+    fn cancel_timer(&self, timer: Timer);
+}
+
+/// Names a timer that is set.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Timer {
+    pub(crate) deadline: Instant,
+    /// Tells timers of the same deadline apart, and orders them.
+    pub(crate) serial: u64,
 }
 
 /// Who brings it forward.
@@ -98,10 +105,31 @@ pub(crate) struct Own {
     /// What it runs on, once it has begun.
     pub(crate) stack: Cell<Option<Named<Pooled>>>,
     /// How it goes elsewhere, and is continued, once it has begun.
-    pub(crate) running: Cell<Option<Running>>,
+    pub(super) running: Cell<Option<Running>>,
     /// The neighbours in the list of all living tasks of its worker.
     pub(crate) before: Cell<*const Header>,
     pub(crate) after: Cell<*const Header>,
+}
+
+impl Own {
+    /// The running task's way elsewhere.
+    ///
+    /// # Panics
+    ///
+    /// If it has not begun.
+    #[inline(always)]
+    pub(super) fn running(&self) -> Running {
+        match self.running.get() {
+            Some(running) => running,
+            None => unreachable!("a task that runs has begun"),
+        }
+    }
+
+    /// Where it goes on; `None` if it has not begun.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> Option<Context> {
+        self.running.get().map(Running::context)
+    }
 }
 
 // SAFETY: see "Who may touch what".
@@ -143,7 +171,10 @@ impl Header {
 
     /// Whether the caller runs on the thread that alone can bring this task forward.
     pub(crate) fn runs_here(&self) -> bool {
-        matches!(&self.owner, Owner::Scheduler(scheduler) if scheduler.is_here())
+        match self.owner {
+            Owner::Scheduler(scheduler) => Turns::here(|turns| turns.are_of(scheduler)) == Some(true),
+            Owner::Thread(_) => false,
+        }
     }
 
     /// Its worker; `None` if it is a plain thread.
@@ -158,7 +189,7 @@ impl Header {
     pub(crate) fn unpark(&self) {
         // Release: pairs with the acquire in `take_token`.
         match (self.word.swap(NOTIFIED, Ordering::Release), &self.owner) {
-            (PARKED, Owner::Scheduler(scheduler)) => scheduler.ready(self),
+            (PARKED, Owner::Scheduler(scheduler)) => turns::ready(self, *scheduler),
             (BLOCKED, Owner::Scheduler(scheduler)) => scheduler.unblock(),
             (BLOCKED, Owner::Thread(thread)) => thread.unpark(),
             _ => {}

@@ -27,18 +27,18 @@
 //! count of panics belongs to the thread and every other task would see it. What such a task calls still works, but it
 //! blocks the thread as in a plain program.
 
-// This room knows the primitive crate only. A worker is to it a `Scheduler`: somebody who runs a task whose word says
-// that it may go on. In reading order:
+// This room knows the primitive crate only. A worker is to it a `Scheduler`: somebody who gives its tasks turns, and has
+// timers. In reading order:
 //
 // - `header`: what others may touch of a task, kept off its stack (invariant 3);
 // - `cell`: the allocation that it is the head of, with what the task is to do and what came of it;
+// - `queue`, `turns`: who is next, and the switch to it;
 // - this file: the task's own way from its first line to its last, and "which task is this?";
 // - `park`: the one way to wait, for tasks and plain threads alike;
 // - `handle`: the result of a task and who waits for it.
 //
 // `can_suspend` decides who may switch and who has to block (invariant 5).
 
-use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 
@@ -49,8 +49,12 @@ mod cell;
 pub(crate) mod handle;
 pub(crate) mod header;
 mod park;
+mod queue;
+mod turns;
 
-pub(crate) use header::{Header, Mine, Reference, Scheduler};
+pub(crate) use header::{Header, Mine, Reference, Scheduler, Timer};
+pub(crate) use queue::Queue;
+pub(crate) use turns::{Taking, Turns};
 pub(crate) use park::wait;
 pub use park::{Unparker, park, park_until};
 
@@ -114,20 +118,20 @@ impl Mine {
     }
 
     /// Called by the task where it has been continued: if it is to unwind, it does.
-    ///
-    /// # Panics
-    ///
-    /// When the runtime ends, a suspended task goes on as if the call in which it waits had panicked, but the hook is not
-    /// called.
-    #[inline]
-    pub(crate) fn continued(self) {
+    #[inline(always)]
+    fn continued(self) {
         self.own().budget.set(BUDGET);
         if self.own().is_unwinding.get() {
-            /// What such a task unwinds with.
-            struct RuntimeHasEnded;
-            resume_unwind(Box::new(RuntimeHasEnded));
+            unwind();
         }
     }
+}
+
+#[cold]
+fn unwind() -> ! {
+    /// What a task unwinds with when its runtime ends.
+    struct RuntimeHasEnded;
+    resume_unwind(Box::new(RuntimeHasEnded))
 }
 
 /// Calls foreign code (a destructor, as a rule) whose panic must end here, after the panic hook has reported it.
@@ -138,22 +142,10 @@ pub(crate) fn quietly(f: impl FnOnce()) {
     }
 }
 
-thread_local! {
-    /// The task that runs on this thread just now. Set by the worker before each switch, so that its own code, and a
-    /// plain thread's, sees `None`.
-    static CURRENT: Cell<Option<Mine>> = const { Cell::new(None) };
-}
-
 /// The task that runs on this thread just now; `None` on a plain thread, and in the worker's own code.
-#[inline]
+#[inline(always)]
 pub(crate) fn current() -> Option<Mine> {
-    CURRENT.get()
-}
-
-/// Says who runs from now on.
-#[inline]
-pub(crate) fn set_current(task: Option<Mine>) {
-    CURRENT.set(task);
+    Turns::here(Turns::current).flatten()
 }
 
 /// Whether the caller is a task that may switch away. Otherwise it has to block its thread (invariant 5).
@@ -190,20 +182,19 @@ pub(crate) fn can_suspend() -> bool {
 /// assert_eq!(said, "a0 b0 a1 b1");
 /// # Ok(()) }
 /// ```
+#[inline(always)]
 pub fn yield_now() {
-    match current() {
-        Some(task) if can_suspend() => task.yield_now(),
-        Some(_) => {}
-        None => std::thread::yield_now(),
-    }
-}
-
-impl Mine {
-    #[inline]
-    fn yield_now(self) {
-        if let Some(scheduler) = self.scheduler() {
-            scheduler.yield_now(self);
+    // All of it is inlined, since a function that returns in another task than it was called in is one that the processor
+    // has predicted to return elsewhere: that would cost twice what the switch does.
+    let in_turn = Turns::here(|turns| match turns.current() {
+        Some(task) if !std::thread::panicking() => {
+            turns.yield_now(task);
+            true
         }
+        task => task.is_some(),
+    });
+    if in_turn != Some(true) {
+        std::thread::yield_now();
     }
 }
 
@@ -212,7 +203,7 @@ impl Mine {
 pub(crate) fn spend_budget() {
     let Some(task) = current() else { return };
     match task.own().budget.get() {
-        0 if can_suspend() => task.yield_now(),
+        0 if can_suspend() => yield_now(),
         0 => {}
         left => task.own().budget.set(left - 1),
     }

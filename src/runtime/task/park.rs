@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Instant;
 
 use super::header::{Header, Mine, Owner, Reference};
+use super::turns::Turns;
 use super::{can_suspend, cell, current};
 
 /// Waits until somebody calls [`Unparker::unpark`] for this task or thread, or has done so since it last waited.
@@ -27,21 +28,40 @@ pub fn park_until(deadline: Instant) {
 
 /// As [`park_until`] or [`park`].
 pub(crate) fn wait(deadline: Option<Instant>) {
-    match current() {
-        Some(task) if can_suspend() => task.park(deadline),
-        Some(task) => block(&task, deadline),
-        None => block(&of_this_thread(), deadline),
+    let parked = Turns::here(|turns| match turns.current() {
+        Some(task) if can_suspend() => {
+            turns.park(task, deadline);
+            true
+        }
+        Some(task) => {
+            block(&task, deadline);
+            true
+        }
+        None => false,
+    });
+    if parked != Some(true) {
+        block(&of_this_thread(), deadline);
     }
 }
 
-impl Mine {
-    fn park(self, deadline: Option<Instant>) {
-        if self.start_parking() {
-            if let Some(scheduler) = self.scheduler() {
-                scheduler.park(self, deadline);
-            }
-            self.take_token();
+impl Turns {
+    #[inline]
+    fn park(&self, task: Mine, deadline: Option<Instant>) {
+        if !task.start_parking() {
+            return;
         }
+        let own = task.own();
+        own.is_parked.set(true);
+        match (deadline, task.scheduler()) {
+            (Some(deadline), Some(scheduler)) => {
+                let timer = scheduler.set_timer(task, deadline);
+                self.switch(task);
+                scheduler.cancel_timer(timer);
+            }
+            _ => self.switch(task),
+        }
+        own.is_parked.set(false);
+        task.take_token();
     }
 }
 

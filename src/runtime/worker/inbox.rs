@@ -23,8 +23,7 @@
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::queue::Queue;
-use crate::task::{Header, Mine};
+use crate::task::{Header, Mine, Queue};
 
 const ASLEEP: *mut Header = ptr::without_provenance_mut(1);
 const CLOSED: *mut Header = ptr::without_provenance_mut(2);

@@ -10,43 +10,44 @@
 //! go on, else in none (and perhaps in a timer). It enters the queue when it is spawned, when it yields, and when its word
 //! goes from parked to notified, which only one party can observe (see [`task::header`]).
 //!
-//! # Who switches where
+//! # The loop
 //!
-//! The thread's own stack is the root: it runs the loop. It enters the first task of the queue, and a task that parks or
-//! yields goes straight to the next one, one switch and no loop between. It leaves to the root instead if that one has not
-//! begun (who begins on what stack is the root's business, for which there is room there), if there is none, or if
-//! [`TURNS`] have passed: then the root looks at the inbox, the clock and the driver, and sleeps in the driver until the
-//! next timer if there is still nothing to do. A task that is over returns to the root, which gives back its stack.
+//! The thread's own stack, the root, runs the loop: it enters the first task of the queue, and tasks go on from one to the
+//! other (see [`Turns`]). When they have used up [`TURNS`], the root looks at the inbox and the clock, every [`SLICE`] at the
+//! driver; if there is nothing to do it sleeps in the driver until the next timer. A task that is over returns to the
+//! root, which gives back its stack.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ptr::{self, NonNull};
 use std::time::{Duration, Instant};
 
-use switchback::context::{Context, Left};
+use switchback::context::Context;
 use switchback::stack::{self, Named};
 
 use crate::driver::{self, Driver};
 use crate::metrics::Metrics;
 use crate::task::handle::{Cause, JoinError, JoinHandle};
-use crate::task::{self, Header, Mine, Reference, Scheduler};
+use crate::task::{self, Header, Mine, Reference, Scheduler, Taking, Timer, Turns};
 
 mod alive;
 mod inbox;
-mod queue;
 mod shared;
 mod stacks;
 mod timers;
 
 use alive::Alive;
-use queue::Queue;
 use shared::Shared;
 use stacks::Stacks;
 use timers::Timers;
 
-/// Turns after which timers, inbox and driver are looked at although tasks are ready. A look costs a system call of
-/// some 300 ns, a turn some 5 ns at best; tokio's 61 (prime, so that no pattern of tasks falls in step) fits here too.
+/// Turns after which inbox and clock are looked at although tasks are ready: that costs some 30 ns, a turn 5 ns at best.
+/// Prime, so that no pattern of tasks falls in step; it is tokio's figure.
 const TURNS: u32 = 61;
+
+/// How long the driver may be left alone while tasks are ready. To ask it is a system call of some 300 ns, which would
+/// double the cost of short turns; and what comes from outside has been on its way for longer than this.
+const SLICE: Duration = Duration::from_micros(100);
 
 /// The longest sleep in the driver. Nothing depends on it; it keeps the timeout within what every kernel accepts.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
@@ -58,13 +59,11 @@ const UNWINDINGS: u32 = 100;
 struct Local {
     shared: &'static Shared,
     alive: Alive,
-    queue: Queue,
+    turns: Turns,
     timers: RefCell<Timers<Mine>>,
     stacks: RefCell<Stacks>,
     spawned: Cell<u64>,
     completed: Cell<u64>,
-    /// Turns left before the next look.
-    turns: Cell<u32>,
     /// The runtime is ending: nothing is admitted any more.
     closing: Cell<bool>,
     /// The first task, on whose end others rely.
@@ -85,29 +84,8 @@ fn with_local<R>(f: impl FnOnce(&Local) -> R) -> Option<R> {
 }
 
 impl Scheduler for Shared {
-    fn yield_now(&self, task: Mine) {
-        with_local(|local| {
-            local.queue.push(task);
-            local.switch(task);
-        });
-        task.continued();
-    }
-
-    fn park(&self, task: Mine, deadline: Option<Instant>) {
-        with_local(|local| local.park(task, deadline));
-        task.continued();
-    }
-
     fn ready(&self, task: &Header) {
-        let queued = with_local(|local| {
-            let here = ptr::eq(local.shared, self);
-            if here {
-                // SAFETY: it was parked, so it lives, and is this worker's.
-                local.queue.push(unsafe { Mine::new(NonNull::from(task)) });
-            }
-            here
-        });
-        if queued != Some(true) && self.inbox.push(task) {
+        if self.inbox.push(task) {
             self.wake();
         }
     }
@@ -116,8 +94,15 @@ impl Scheduler for Shared {
         self.unpark_thread();
     }
 
-    fn is_here(&self) -> bool {
-        with_local(|local| ptr::eq(local.shared, self)) == Some(true)
+    fn set_timer(&self, task: Mine, deadline: Instant) -> Timer {
+        match with_local(|local| local.timers.borrow_mut().set(deadline, task)) {
+            Some(timer) => timer,
+            None => unreachable!("a task runs on a worker"),
+        }
+    }
+
+    fn cancel_timer(&self, timer: Timer) {
+        with_local(|local| local.timers.borrow_mut().cancel(timer));
     }
 }
 
@@ -168,62 +153,15 @@ impl Local {
             Err((name, function)) => return Err((JoinHandle::refused(name, Cause::NoMemory), function)),
         };
         self.spawned.set(self.spawned.get() + 1);
-        self.queue.push(self.alive.insert(task.clone()));
+        // One count is the handle's, one the worker's.
+        self.turns.queue().push(self.alive.insert(task.clone()));
         Ok(task)
-    }
-
-    /// Runs others until the task is to go on.
-    #[inline]
-    fn park(&self, task: Mine, deadline: Option<Instant>) {
-        let own = task.own();
-        own.is_parked.set(true);
-        match deadline {
-            None => self.switch(task),
-            Some(deadline) => {
-                let timer = self.timers.borrow_mut().set(deadline, task);
-                self.switch(task);
-                self.timers.borrow_mut().cancel(timer);
-            }
-        }
-        own.is_parked.set(false);
-    }
-
-    /// Switches from the running task, which has filed itself where it is to be found, to the next one or to the root.
-    /// Returns when somebody has switched back.
-    #[inline]
-    fn switch(&self, task: Mine) {
-        let Some(running) = task.own().running.get() else { return };
-        match self.next_begun() {
-            Some((next, _)) if next == task => {}
-            Some((next, context)) => {
-                task::set_current(Some(next));
-                // SAFETY: it is the running task's, by `Scheduler`'s contract; the next one is suspended since it is in
-                // the queue, on this thread, on a stack that is there until it is retired. The thread is not panicking.
-                unsafe { running.switch_to(context, ptr::null_mut()) };
-            }
-            None => {
-                task::set_current(None);
-                // SAFETY: as above.
-                unsafe { running.leave(ptr::null_mut()) };
-            }
-        }
-    }
-
-    /// Takes the next task out of the queue, unless it is time for the root.
-    #[inline]
-    fn next_begun(&self) -> Option<(Mine, Context)> {
-        let turns = self.turns.get().checked_sub(1)?;
-        let next = self.queue.peek()?;
-        let running = next.own().running.get()?;
-        self.turns.set(turns);
-        self.queue.pop();
-        Some((next, running.context()))
     }
 
     /// Runs a task, and those that it switches to, until one leaves or is over: that one is returned, retired.
     fn enter(&self, task: Mine) -> Option<Reference> {
-        let context = match task.own().running.get() {
-            Some(running) => running.context(),
+        let context = match task.own().context() {
+            Some(context) => context,
             None => match self.begin(task) {
                 Ok(context) => context,
                 Err(error) => {
@@ -232,20 +170,9 @@ impl Local {
                 }
             },
         };
-        self.go_on(task, context)
-    }
-
-    fn go_on(&self, task: Mine, context: Context) -> Option<Reference> {
-        task::set_current(Some(task));
-        // SAFETY: it is new, or suspended since it came from the queue; this thread's, on a stack that is there until it is
-        // retired; a new one expects its header.
-        let left = unsafe { context.enter(task.as_ptr().as_ptr().cast()) };
-        let last = task::current();
-        task::set_current(None);
-        match (left, last) {
-            (Left::Ended(_), Some(last)) => Some(self.retire(last)),
-            _ => None,
-        }
+        // SAFETY: it is new, or suspended since it came from the queue, and so are the others there; stacks are there until
+        // their tasks are retired.
+        unsafe { self.turns.enter(task, context) }.map(|over| self.retire(over))
     }
 
     /// The context of a task that is to run for the first time.
@@ -271,16 +198,12 @@ impl Local {
     }
 
     /// Queues whatever the inbox and the clock have made ready.
-    fn collect(&self) {
-        self.shared.inbox.drain(&self.queue);
+    fn collect(&self, now: Instant) {
+        self.shared.inbox.drain(self.turns.queue());
         let mut timers = self.timers.borrow_mut();
-        if timers.is_empty() {
-            return;
-        }
-        let now = Instant::now();
         while let Some(task) = timers.expired(now) {
             if task.notify() {
-                self.queue.push(task);
+                self.turns.queue().push(task);
             }
         }
     }
@@ -303,10 +226,10 @@ impl Local {
     /// that has not is dropped. What their destructors spawn is refused; whom they wake does not run any more.
     fn close(&self) {
         self.closing.set(true);
-        self.queue.close();
+        self.turns.queue().close();
         while let Some(task) = self.alive.first() {
-            match task.own().running.get() {
-                Some(running) => self.unwind(task, running.context()),
+            match task.own().context() {
+                Some(context) => self.unwind(task, context),
                 None => {
                     task.cancel();
                     drop(self.retire(task));
@@ -322,7 +245,9 @@ impl Local {
         let times = if cfg!(panic = "unwind") { UNWINDINGS } else { 0 };
         for _ in 0..times {
             self.wait_for_wakers(task);
-            if self.go_on(task, context).is_some() {
+            // SAFETY: it is suspended, and the queue is empty and closed.
+            if let Some(over) = unsafe { self.turns.enter(task, context) } {
+                drop(self.retire(over));
                 return;
             }
         }
@@ -345,7 +270,7 @@ impl Local {
         // since the word says neither.
         let notified = task.take_token();
         while task.own().is_parked.get() && notified && !task.own().is_queued.get() {
-            self.shared.inbox.drain(&self.queue);
+            self.shared.inbox.drain(self.turns.queue());
             std::thread::yield_now();
         }
         task.own().is_queued.set(false);
@@ -358,6 +283,7 @@ fn thread_is_ending() -> io::Error {
 
 /// A worker on the calling thread, ready to run. Dropping it ends every task that is left.
 pub(crate) struct Worker {
+    _taking: Taking,
     local: Box<Local>,
     driver: Driver,
     _entered: driver::Entered,
@@ -371,7 +297,7 @@ impl Worker {
     /// If it is one already, runs a coroutine just now or is panicking, or if the system has no descriptors for the
     /// driver.
     pub(crate) fn new() -> io::Result<Worker> {
-        if LOCAL.get().is_some() {
+        if Turns::are_taken() {
             return Err(io::Error::other(
                 "a runtime runs on this thread already: spawn a task instead of nesting `run`",
             ));
@@ -392,20 +318,22 @@ impl Worker {
             ));
         }
         let entered = driver.enter().ok_or_else(thread_is_ending)?;
+        let shared = Shared::take(driver.waker())?;
         let local = Box::new(Local {
-            shared: Shared::take(driver.waker())?,
+            shared,
+            turns: Turns::new(shared),
             alive: Alive::default(),
-            queue: Queue::default(),
             timers: RefCell::default(),
             stacks: RefCell::default(),
             spawned: Cell::new(0),
             completed: Cell::new(0),
-            turns: Cell::new(TURNS),
             closing: Cell::new(false),
             root: Cell::new(ptr::null()),
         });
         LOCAL.set(Some(NonNull::from(&*local)));
-        Ok(Worker { local, _entered: entered, driver })
+        // SAFETY: the box stays, and is dropped after this.
+        let taking = unsafe { local.turns.take() };
+        Ok(Worker { _taking: taking, local, _entered: entered, driver })
     }
 
     /// Runs `function` as the first task, and what it spawns, until it is over; then ends the others.
@@ -443,24 +371,26 @@ impl Worker {
     fn until<T>(&self, handle: &JoinHandle<T>) -> io::Result<()> {
         let Worker { local, driver, .. } = self;
         let mut events = driver::Events::new();
+        let mut asked = Instant::now();
         loop {
-            match local.turns.get().checked_sub(1) {
-                Some(turns) => local.turns.set(turns),
-                None => {
-                    local.turns.set(TURNS);
+            if !local.turns.spend() {
+                local.turns.give(TURNS);
+                let now = Instant::now();
+                if now.saturating_duration_since(asked) >= SLICE {
+                    asked = now;
                     driver.poll(&mut events, Duration::ZERO)?;
-                    local.collect();
                 }
+                local.collect(now);
             }
-            match local.queue.pop() {
+            match local.turns.queue().pop() {
                 Some(task) => {
                     if local.enter(task).is_some() && handle.is_finished() {
                         return Ok(());
                     }
                 }
                 None => {
-                    local.collect();
-                    if local.queue.is_empty() {
+                    local.collect(Instant::now());
+                    if local.turns.queue().is_empty() {
                         local.sleep(driver, &mut events)?;
                     }
                 }

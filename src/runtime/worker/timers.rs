@@ -7,14 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use crate::task::Timer;
 
-/// Names a timer that is set.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Timer {
-    deadline: Instant,
-    /// Tells timers of the same deadline apart, and orders them.
-    serial: u64,
-}
 
 /// With what each of them is for.
 pub(super) struct Timers<T> {
@@ -29,10 +23,6 @@ impl<T> Default for Timers<T> {
 }
 
 impl<T> Timers<T> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.set.is_empty()
-    }
-
     pub(super) fn set(&mut self, deadline: Instant, what: T) -> Timer {
         self.serial += 1;
         let timer = Timer { deadline, serial: self.serial };
@@ -91,6 +81,6 @@ mod tests {
         assert_eq!(timers.expired(now), Some(1));
         assert_eq!(timers.expired(now), None);
         timers.cancel(first);
-        assert!(timers.is_empty());
+        assert_eq!(timers.next(), None);
     }
 }

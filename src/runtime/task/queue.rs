@@ -4,9 +4,9 @@
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
-use crate::task::{Header, Mine};
+use super::header::{Header, Mine};
 
-pub(super) struct Queue {
+pub(crate) struct Queue {
     first: Cell<*const Header>,
     last: Cell<*const Header>,
     /// Takes nothing any more: the runtime is ending.
@@ -20,13 +20,13 @@ impl Default for Queue {
 }
 
 impl Queue {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.first.get().is_null()
     }
 
     /// Puts a task at the end, which must be in no queue.
-    #[inline]
-    pub(super) fn push(&self, task: Mine) {
+    #[inline(always)]
+    pub(crate) fn push(&self, task: Mine) {
         let own = task.own();
         debug_assert!(!own.is_queued.get(), "a task is queued twice");
         own.is_queued.set(true);
@@ -43,15 +43,15 @@ impl Queue {
     }
 
     /// The first task, which stays.
-    #[inline]
-    pub(super) fn peek(&self) -> Option<Mine> {
+    #[inline(always)]
+    pub(crate) fn peek(&self) -> Option<Mine> {
         // SAFETY: it is in the queue, so it is alive and this worker's.
         NonNull::new(self.first.get().cast_mut()).map(|first| unsafe { Mine::new(first) })
     }
 
     /// Takes the first task out.
-    #[inline]
-    pub(super) fn pop(&self) -> Option<Mine> {
+    #[inline(always)]
+    pub(crate) fn pop(&self) -> Option<Mine> {
         let first = self.peek()?;
         let next = first.own().next.get();
         self.first.set(next);
@@ -63,7 +63,7 @@ impl Queue {
     }
 
     /// Lets go of all tasks, and takes none any more. They still count as queued.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.closed.set(true);
         self.first.set(ptr::null());
         self.last.set(ptr::null());
