@@ -34,36 +34,31 @@ enum Stage<F, T> {
     Empty,
 }
 
-/// A new task, with one count.
+/// A new task, with as many counts as it is to have references at once.
 ///
 /// # Errors
 ///
 /// If there is no memory: name and `function` are given back.
-pub(super) fn new<F, T>(
+#[inline(always)]
+pub(super) fn new<F, T, const COUNTS: usize>(
     owner: Owner,
     name: Option<Box<str>>,
     stack_size: usize,
     function: F,
-) -> Result<Reference, (Option<Box<str>>, F)>
+) -> Result<[Reference; COUNTS], (Option<Box<str>>, F)>
 where
     F: FnOnce() -> T,
 {
-    let cell = Cell::<F, T> {
-        header: Header::new(owner, name, stack_size, Cell::<F, T>::VTABLE),
-        stage: UnsafeCell::new(Stage::Waiting(function)),
-    };
-    let layout = Layout::new::<Cell<F, T>>();
     // SAFETY: a header is not empty.
-    let Some(place) = NonNull::new(unsafe { alloc(layout) }.cast::<Cell<F, T>>()) else {
-        match cell.stage.into_inner() {
-            Stage::Waiting(function) => return Err((cell.header.into_name(), function)),
-            _ => unreachable!("it has just been made"),
-        }
-    };
-    // SAFETY: it has the layout; the header comes first; the count is its first.
+    let place = unsafe { alloc(Layout::new::<Cell<F, T>>()) }.cast::<Cell<F, T>>();
+    let Some(place) = NonNull::new(place) else { return Err((name, function)) };
+    // SAFETY: it has the layout; the header comes first; there are as many counts as references.
     unsafe {
-        place.write(cell);
-        Ok(Reference::from_raw(place.cast()))
+        place.write(Cell {
+            header: Header::new(owner, name, stack_size, Cell::<F, T>::VTABLE, COUNTS),
+            stage: UnsafeCell::new(Stage::Waiting(function)),
+        });
+        Ok([(); COUNTS].map(|()| Reference::from_raw(place.cast())))
     }
 }
 

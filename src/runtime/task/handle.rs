@@ -8,11 +8,13 @@
 //! |---|---|---|
 //! | null | the task is not over, and its handle does not wait | |
 //! | a header | the one of who waits; one count of it is the word's | the handle |
+//! | a header, marked `NEAR` | that of a task of the same worker, which waits until it is taken out again | the handle |
 //! | `OVER` | the task is over, its result is the handle's | the task |
 //! | `DETACHED` | there is no handle any more | the handle |
 //!
 //! Each side makes one swap at its end, and whoever comes second has the result: the handle to give or drop it, the task to
-//! drop it. What was written before the swap is a release, what is read after it an acquire.
+//! drop it. A waiting task of the same worker needs no count: whoever finds it in the word is on its thread, where it cannot
+//! end meanwhile. What was written before the swap is a release, what is read after it an acquire.
 
 use std::any::Any;
 use std::error::Error;
@@ -29,6 +31,51 @@ use super::{Unparker, can_suspend, current, park};
 
 const OVER: *mut Header = ptr::without_provenance_mut(1);
 const DETACHED: *mut Header = ptr::without_provenance_mut(2);
+const NEAR: usize = 4;
+const _: () = assert!(align_of::<Header>() > NEAR);
+
+/// Who waits, as the word has it.
+enum Joiner {
+    Far(Reference),
+    Near(NonNull<Header>),
+}
+
+impl Joiner {
+    /// # Safety
+    ///
+    /// The word must be what [`into_word`](Joiner::into_word) gave, and have been taken out.
+    unsafe fn from_word(word: *mut Header) -> Option<Joiner> {
+        let header = NonNull::new(word.map_addr(|address| address & !NEAR))?;
+        Some(match word.addr() & NEAR {
+            // SAFETY: the word's count.
+            0 => Joiner::Far(unsafe { Reference::from_raw(header) }),
+            _ => Joiner::Near(header),
+        })
+    }
+
+    fn into_word(self) -> *mut Header {
+        match self {
+            Joiner::Far(header) => header.into_raw().as_ptr(),
+            Joiner::Near(header) => header.as_ptr().map_addr(|address| address | NEAR),
+        }
+    }
+
+    /// The calling task or thread, as one that waits for `task`.
+    fn current(task: &Header) -> Joiner {
+        match current() {
+            Some(current) if task.runs_here() => Joiner::Near(current.as_ptr()),
+            _ => Joiner::Far(Unparker::current().into_reference()),
+        }
+    }
+
+    fn unpark(self) {
+        match self {
+            Joiner::Far(header) => header.unpark(),
+            // SAFETY: it waits, and cannot go on before the caller, who is on its thread, switches.
+            Joiner::Near(header) => unsafe { header.as_ref() }.unpark(),
+        }
+    }
+}
 
 /// What has become of a result that was delivered.
 #[derive(PartialEq)]
@@ -44,9 +91,9 @@ pub(super) fn end(task: Mine) -> End {
     match task.joiner.swap(OVER, Ordering::AcqRel) {
         DETACHED => End::Unwanted,
         joiner => {
-            if let Some(joiner) = NonNull::new(joiner) {
-                // SAFETY: the word's count.
-                unsafe { Reference::from_raw(joiner) }.unpark();
+            // SAFETY: it has been taken out.
+            if let Some(joiner) = unsafe { Joiner::from_word(joiner) } {
+                joiner.unpark();
             }
             End::Wanted
         }
@@ -116,16 +163,16 @@ impl<T> JoinHandle<T> {
             if let Some(why) = would_never_end(task) {
                 return Err(task.error(Cause::Endless(why)));
             }
-            let me = Unparker::current().into_reference().into_raw();
+            let me = Joiner::current(task).into_word();
             // Release: the task finds a whole header.
-            match task.joiner.compare_exchange(ptr::null_mut(), me.as_ptr(), Ordering::Release, Ordering::Acquire) {
+            match task.joiner.compare_exchange(ptr::null_mut(), me, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => {
                     while task.joiner.load(Ordering::Acquire) != OVER {
                         park();
                     }
                 }
                 // SAFETY: it did not become the word's.
-                Err(_) => drop(unsafe { Reference::from_raw(me) }),
+                Err(_) => drop(unsafe { Joiner::from_word(me) }),
             }
         }
         let mut result: Option<Result<T, Cause>> = None;
@@ -164,8 +211,8 @@ impl<T> Drop for JoinHandle<T> {
                 unsafe { (task.vtable.take)(task.as_ptr(), (&raw mut result).cast()) };
             }
             // Our own, if the wait has been unwound.
-            // SAFETY: the word's count.
-            joiner => drop(NonNull::new(joiner).map(|joiner| unsafe { Reference::from_raw(joiner) })),
+            // SAFETY: it has been taken out.
+            joiner => drop(unsafe { Joiner::from_word(joiner) }),
         }
     }
 }

@@ -138,10 +138,17 @@ unsafe impl Sync for Header {}
 unsafe impl Send for Header {}
 
 impl Header {
-    pub(super) fn new(owner: Owner, name: Option<Box<str>>, stack_size: usize, vtable: &'static VTable) -> Header {
+    #[inline(always)]
+    pub(super) fn new(
+        owner: Owner,
+        name: Option<Box<str>>,
+        stack_size: usize,
+        vtable: &'static VTable,
+        counts: usize,
+    ) -> Header {
         Header {
             word: AtomicU8::new(EMPTY),
-            references: AtomicUsize::new(1),
+            references: AtomicUsize::new(counts),
             joiner: AtomicPtr::new(ptr::null_mut()),
             vtable,
             owner,
@@ -165,14 +172,10 @@ impl Header {
         self.name.as_deref()
     }
 
-    pub(super) fn into_name(self) -> Option<Box<str>> {
-        self.name
-    }
-
     /// Whether the caller runs on the thread that alone can bring this task forward.
     pub(crate) fn runs_here(&self) -> bool {
         match self.owner {
-            Owner::Scheduler(scheduler) => Turns::here(|turns| turns.are_of(scheduler)) == Some(true),
+            Owner::Scheduler(scheduler) => Turns::with(|turns| turns.are_of(scheduler)) == Some(true),
             Owner::Thread(_) => false,
         }
     }

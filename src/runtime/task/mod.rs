@@ -67,7 +67,7 @@ use header::Owner;
 /// a yield (about as much as a tenth of one socket call) vanishes in 128 of them.
 const BUDGET: u32 = 128;
 
-/// A task that is to run on a worker, with one count.
+/// A task that is to run on a worker: the worker's count of it and the handle's.
 ///
 /// # Errors
 ///
@@ -77,7 +77,7 @@ pub(crate) fn new<F, T>(
     name: Option<Box<str>>,
     stack_size: usize,
     function: F,
-) -> Result<Reference, (Option<Box<str>>, F)>
+) -> Result<[Reference; 2], (Option<Box<str>>, F)>
 where
     F: FnOnce() -> T,
 {
@@ -145,7 +145,7 @@ pub(crate) fn quietly(f: impl FnOnce()) {
 /// The task that runs on this thread just now; `None` on a plain thread, and in the worker's own code.
 #[inline(always)]
 pub(crate) fn current() -> Option<Mine> {
-    Turns::here(Turns::current).flatten()
+    Turns::with(Turns::current).flatten()
 }
 
 /// Whether the caller is a task that may switch away. Otherwise it has to block its thread (invariant 5).
@@ -185,15 +185,15 @@ pub(crate) fn can_suspend() -> bool {
 #[inline(always)]
 pub fn yield_now() {
     // All of it is inlined, since a function that returns in another task than it was called in is one that the processor
-    // has predicted to return elsewhere: that would cost twice what the switch does.
-    let in_turn = Turns::here(|turns| match turns.current() {
-        Some(task) if !std::thread::panicking() => {
+    // has predicted to return elsewhere: that would cost more than the switch does.
+    // SAFETY: they are the turns of the task that runs here, and are not used after it has gone on.
+    if let Some(turns) = unsafe { Turns::here() }
+        && let Some(task) = turns.current()
+    {
+        if !std::thread::panicking() {
             turns.yield_now(task);
-            true
         }
-        task => task.is_some(),
-    });
-    if in_turn != Some(true) {
+    } else {
         std::thread::yield_now();
     }
 }

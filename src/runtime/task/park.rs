@@ -28,7 +28,7 @@ pub fn park_until(deadline: Instant) {
 
 /// As [`park_until`] or [`park`].
 pub(crate) fn wait(deadline: Option<Instant>) {
-    let parked = Turns::here(|turns| match turns.current() {
+    let parked = Turns::with(|turns| match turns.current() {
         Some(task) if can_suspend() => {
             turns.park(task, deadline);
             true
@@ -89,6 +89,7 @@ fn of_this_thread() -> Reference {
     let new = || {
         let function: fn() = || ();
         cell::new(Owner::Thread(std::thread::current()), None, 0, function)
+            .map(|[header]| header)
             .unwrap_or_else(|_| std::alloc::handle_alloc_error(std::alloc::Layout::new::<Header>()))
     };
     // A thread that is ending, whose locals are gone, has one for each wait.

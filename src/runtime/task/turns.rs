@@ -57,11 +57,22 @@ impl Turns {
         Taking(())
     }
 
-    /// Lends those of this thread to `f`; `None` if there are none. `f` must not end them.
+    /// Those of this thread; `None` if there are none.
+    ///
+    /// # Safety
+    ///
+    /// Not to be used any more when their worker ends, which it does in the root's code alone, not in a task's.
     #[inline(always)]
-    pub(super) fn here<R>(f: impl FnOnce(&Turns) -> R) -> Option<R> {
+    pub(super) unsafe fn here<'a>() -> Option<&'a Turns> {
         // SAFETY: they are there until they are taken out.
-        unsafe { TURNS.get().as_ref() }.map(f)
+        unsafe { TURNS.get().as_ref() }
+    }
+
+    /// As [`here`](Turns::here), lent to `f`, which must not end them.
+    #[inline(always)]
+    pub(super) fn with<R>(f: impl FnOnce(&Turns) -> R) -> Option<R> {
+        // SAFETY: `f` is code of this crate's that does not.
+        unsafe { Turns::here() }.map(f)
     }
 
     #[inline(always)]
@@ -161,7 +172,7 @@ impl Turns {
 /// Queues a task whose word has just gone from parked to notified. From any thread.
 #[inline]
 pub(super) fn ready(task: &Header, scheduler: &'static dyn Scheduler) {
-    let queued = Turns::here(|turns| {
+    let queued = Turns::with(|turns| {
         let here = turns.are_of(scheduler);
         if here {
             // SAFETY: it was parked, so it lives, and it is of the worker whose thread this is.

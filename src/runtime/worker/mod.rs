@@ -148,14 +148,13 @@ impl Local {
         if self.closing.get() {
             return Err((JoinHandle::refused(name, Cause::Cancelled), function));
         }
-        let task = match task::new(self.shared, name, stack_size, function) {
+        let [ours, handles] = match task::new(self.shared, name, stack_size, function) {
             Ok(task) => task,
             Err((name, function)) => return Err((JoinHandle::refused(name, Cause::NoMemory), function)),
         };
         self.spawned.set(self.spawned.get() + 1);
-        // One count is the handle's, one the worker's.
-        self.turns.queue().push(self.alive.insert(task.clone()));
-        Ok(task)
+        self.turns.queue().push(self.alive.insert(ours));
+        Ok(handles)
     }
 
     /// Runs a task, and those that it switches to, until one leaves or is over: that one is returned, retired.
