@@ -171,9 +171,8 @@ impl Builder {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        worker::spawn(self.name, self.stack_size, f).ok_or_else(|| {
-            io::Error::other("no runtime runs on this thread: spawn inside `switchback_runtime::run`")
-        })
+        worker::spawn(self.name, self.stack_size, f)
+            .ok_or_else(|| io::Error::other("no runtime runs on this thread: spawn inside `switchback_runtime::run`"))
     }
 
     /// Runs `f` as the first task of a new runtime, as [`run`] does, with these settings.

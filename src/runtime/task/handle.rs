@@ -29,9 +29,10 @@ use switchback::stack;
 use super::header::{Header, Mine, Reference};
 use super::{Unparker, can_suspend, current, park};
 
-const OVER: *mut Header = ptr::without_provenance_mut(1);
-const DETACHED: *mut Header = ptr::without_provenance_mut(2);
-const NEAR: usize = 4;
+const OVER: *mut Header = ptr::without_provenance_mut(2);
+const DETACHED: *mut Header = ptr::without_provenance_mut(4);
+/// The bit of an address that no header has.
+const NEAR: usize = 1;
 const _: () = assert!(align_of::<Header>() > NEAR);
 
 /// Who waits, as the word has it.
@@ -126,7 +127,10 @@ pub struct JoinHandle<T> {
 enum Task {
     Spawned(Reference),
     /// It was refused before it was one. Nothing if that has been said.
-    Refused { name: Option<Box<str>>, cause: Option<Cause> },
+    Refused {
+        name: Option<Box<str>>,
+        cause: Option<Cause>,
+    },
 }
 
 impl<T> JoinHandle<T> {

@@ -53,10 +53,10 @@ mod queue;
 mod turns;
 
 pub(crate) use header::{Header, Mine, Reference, Scheduler, Timer};
-pub(crate) use queue::Queue;
-pub(crate) use turns::{Taking, Turns};
 pub(crate) use park::wait;
 pub use park::{Unparker, park, park_until};
+pub(crate) use queue::Queue;
+pub(crate) use turns::{Taking, Turns};
 
 use handle::Cause;
 use header::Owner;

@@ -4,7 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::{ends, scaled};
 use switchback_runtime as rt;
 use switchback_runtime::net::{TcpListener, TcpStream};
-use switchback_runtime::task::park;
+use switchback_runtime::task::{Unparker, park};
 use switchback_runtime::time::sleep;
 
 /// Calls its function when dropped.
@@ -208,19 +208,23 @@ fn a_panic_while_ending_loses_none_of_the_others() {
 }
 
 #[test]
-fn a_task_that_swallows_its_unwinding_for_ever_does_not_keep_run_from_returning() {
-    leave(|| {
-        rt::spawn(|| {
+fn a_task_that_swallows_its_unwinding_for_ever_keeps_neither_run_nor_whoever_joins_it() {
+    let tasks = leave(|| {
+        let sleeps = || {
             loop {
                 let _ = catch_unwind(|| sleep(Duration::from_secs(3600)));
             }
-        });
-        rt::spawn(|| {
+        };
+        let yields = || {
             loop {
                 let _ = catch_unwind(rt::yield_now);
             }
-        });
+        };
+        [rt::spawn(sleeps), rt::spawn(yields)]
     });
+    for task in tasks {
+        assert!(task.join().unwrap_err().is_cancelled());
+    }
 }
 
 #[test]
@@ -260,5 +264,47 @@ fn sockets_survive_their_runtime() {
             echo.join().unwrap();
         })
         .unwrap();
+    });
+}
+
+/// Whoever has found a task parked is on the way to queue it; the task, its worker and the runtime may be over by then.
+#[test]
+fn wakers_may_come_at_any_time_while_a_runtime_ends() {
+    let (runtimes, tasks, wakers) = (scaled(300, 30), 20, 2);
+    ends(move || {
+        for _ in 0..runtimes {
+            let over = Arc::new(AtomicBool::new(false));
+            let wakers = rt::run(|| {
+                let (tell, told) = mpsc::channel();
+                for _ in 0..tasks {
+                    let tell = tell.clone();
+                    rt::spawn(move || {
+                        tell.send(Unparker::current()).unwrap();
+                        loop {
+                            park();
+                        }
+                    });
+                }
+                rt::yield_now();
+                let unparkers: Arc<Vec<Unparker>> = Arc::new(told.try_iter().collect());
+                assert_eq!(unparkers.len(), tasks);
+                let wake = || {
+                    let (unparkers, over) = (unparkers.clone(), over.clone());
+                    thread::spawn(move || {
+                        while !over.load(Ordering::Relaxed) {
+                            unparkers.iter().for_each(Unparker::unpark);
+                        }
+                    })
+                };
+                let wakers: Vec<_> = (0..wakers).map(|_| wake()).collect();
+                for _ in 0..50 {
+                    rt::yield_now();
+                }
+                wakers
+            })
+            .unwrap();
+            over.store(true, Ordering::Relaxed);
+            wakers.into_iter().for_each(|waker| waker.join().unwrap());
+        }
     });
 }

@@ -100,3 +100,110 @@ impl Inbox {
         self.word.store(CLOSED, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::task::{self, Reference, Scheduler, Timer};
+
+    /// Nobody's worker.
+    struct Nobody;
+
+    impl Scheduler for Nobody {
+        fn ready(&self, _: &Header) {}
+        fn unblock(&self) {}
+        fn set_timer(&self, _: Mine, deadline: Instant) -> Timer {
+            Timer { deadline, serial: 0 }
+        }
+        fn cancel_timer(&self, _: Timer) {}
+    }
+
+    fn tasks(count: usize) -> Vec<Reference> {
+        let new = || task::new(&Nobody, None, 0, || ()).map_err(|_| "no memory").unwrap();
+        (0..count)
+            .map(|_| {
+                let [task, _] = new();
+                task
+            })
+            .collect()
+    }
+
+    /// Takes out all tasks, as their places in `tasks`.
+    fn drained(inbox: &Inbox, tasks: &[Reference]) -> Vec<usize> {
+        let queue = Queue::default();
+        inbox.drain(&queue);
+        std::iter::from_fn(|| queue.pop())
+            .map(|task| tasks.iter().position(|other| other.as_ptr() == task.as_ptr()).unwrap())
+            .collect()
+    }
+
+    fn open() -> Inbox {
+        let inbox = Inbox::new();
+        inbox.open();
+        inbox
+    }
+
+    #[test]
+    fn only_the_first_to_find_the_worker_asleep_wakes_it() {
+        let (inbox, tasks) = (open(), tasks(4));
+        assert!(!inbox.push(&tasks[0]), "it is awake");
+        assert_eq!(drained(&inbox, &tasks), [0]);
+        assert!(inbox.fall_asleep());
+        assert!(inbox.push(&tasks[1]));
+        assert!(!inbox.push(&tasks[2]));
+        inbox.wake_up();
+        assert!(!inbox.push(&tasks[3]));
+        assert_eq!(drained(&inbox, &tasks), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_worker_does_not_fall_asleep_over_what_has_come_since_it_looked() {
+        let (inbox, tasks) = (open(), tasks(2));
+        assert_eq!(drained(&inbox, &tasks), []);
+        inbox.push(&tasks[0]);
+        assert!(!inbox.fall_asleep());
+        assert!(!inbox.push(&tasks[1]), "it stays awake");
+    }
+
+    #[test]
+    fn a_worker_that_was_woken_by_nobody_is_awake() {
+        let (inbox, tasks) = (open(), tasks(1));
+        assert!(inbox.fall_asleep());
+        inbox.wake_up();
+        assert!(!inbox.push(&tasks[0]));
+    }
+
+    #[test]
+    fn a_closed_inbox_takes_nothing_and_wakes_nobody() {
+        let (inbox, tasks) = (open(), tasks(2));
+        inbox.push(&tasks[0]);
+        inbox.close();
+        assert!(!inbox.push(&tasks[1]));
+        inbox.open();
+        assert_eq!(drained(&inbox, &tasks), []);
+    }
+
+    #[test]
+    fn nothing_is_lost_or_doubled_among_many_threads() {
+        let (inbox, tasks) = (open(), tasks(4000));
+        let mut found = Vec::new();
+        thread::scope(|scope| {
+            for part in tasks.chunks(1000) {
+                let inbox = &inbox;
+                scope.spawn(move || part.iter().for_each(|task| assert!(!inbox.push(task))));
+            }
+            while found.len() < tasks.len() {
+                found.extend(drained(&inbox, &tasks));
+                thread::yield_now();
+            }
+        });
+        // Those of one thread come in order.
+        for part in 0..4 {
+            let of_part: Vec<_> = found.iter().copied().filter(|place| place / 1000 == part).collect();
+            assert_eq!(of_part, (part * 1000..(part + 1) * 1000).collect::<Vec<_>>());
+        }
+    }
+}

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use crate::task::Timer;
 
-
 /// With what each of them is for.
 pub(super) struct Timers<T> {
     set: BTreeMap<Timer, T>,
