@@ -270,8 +270,9 @@ fn sockets_survive_their_runtime() {
 /// Whoever has found a task parked is on the way to queue it; the task, its worker and the runtime may be over by then.
 #[test]
 fn wakers_may_come_at_any_time_while_a_runtime_ends() {
-    let (runtimes, tasks, wakers) = (scaled(300, 30), 20, 2);
+    let (runtimes, tasks, wakers) = (scaled(100, 20), 20, 2);
     ends(move || {
+        let mut before: Option<(Arc<AtomicBool>, Vec<thread::JoinHandle<()>>)> = None;
         for _ in 0..runtimes {
             let over = Arc::new(AtomicBool::new(false));
             let wakers = rt::run(|| {
@@ -303,8 +304,14 @@ fn wakers_may_come_at_any_time_while_a_runtime_ends() {
                 wakers
             })
             .unwrap();
+            // Those who come late find the next runtime in the place of theirs.
+            if let Some((over, wakers)) = before.replace((over, wakers)) {
+                over.store(true, Ordering::Relaxed);
+                wakers.into_iter().for_each(|waker| waker.join().unwrap());
+            }
+        }
+        if let Some((over, _)) = before {
             over.store(true, Ordering::Relaxed);
-            wakers.into_iter().for_each(|waker| waker.join().unwrap());
         }
     });
 }
