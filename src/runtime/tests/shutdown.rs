@@ -298,9 +298,8 @@ fn wakers_may_come_at_any_time_while_a_runtime_ends() {
                     })
                 };
                 let wakers: Vec<_> = (0..wakers).map(|_| wake()).collect();
-                for _ in 0..50 {
-                    rt::yield_now();
-                }
+                // Long enough for those who are late for the runtime before.
+                sleep(Duration::from_millis(1));
                 wakers
             })
             .unwrap();
