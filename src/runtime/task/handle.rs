@@ -62,10 +62,19 @@ impl Joiner {
     }
 
     /// The calling task or thread, as one that waits for `task`.
-    fn current(task: &Header) -> Joiner {
+    ///
+    /// # Errors
+    ///
+    /// Why it would wait for ever.
+    #[inline]
+    fn current(task: &Reference) -> Result<Joiner, &'static str> {
+        if !task.runs_here() {
+            return Ok(Joiner::Far(Unparker::current().into_reference()));
+        }
         match current() {
-            Some(current) if task.runs_here() => Joiner::Near(current.as_ptr()),
-            _ => Joiner::Far(Unparker::current().into_reference()),
+            Some(current) if current.as_ptr() == task.as_ptr() => Err("a task cannot join itself"),
+            Some(current) if can_suspend() => Ok(Joiner::Near(current.as_ptr())),
+            _ => Err("it cannot run on while a destructor of the same worker waits for it"),
         }
     }
 
@@ -164,10 +173,10 @@ impl<T> JoinHandle<T> {
         };
         // Acquire: whoever sees that it is over sees the result.
         if task.joiner.load(Ordering::Acquire) != OVER {
-            if let Some(why) = would_never_end(task) {
-                return Err(task.error(Cause::Endless(why)));
-            }
-            let me = Joiner::current(task).into_word();
+            let me = match Joiner::current(task) {
+                Ok(joiner) => joiner.into_word(),
+                Err(why) => return Err(task.error(Cause::Endless(why))),
+            };
             // Release: the task finds a whole header.
             match task.joiner.compare_exchange(ptr::null_mut(), me, Ordering::Release, Ordering::Acquire) {
                 Ok(_) => {
@@ -219,16 +228,6 @@ impl<T> Drop for JoinHandle<T> {
             joiner => drop(unsafe { Joiner::from_word(joiner) }),
         }
     }
-}
-
-fn would_never_end(task: &Reference) -> Option<&'static str> {
-    if current().is_some_and(|current| current.as_ptr() == task.as_ptr()) {
-        return Some("a task cannot join itself");
-    }
-    if task.runs_here() && !can_suspend() {
-        return Some("it cannot run on while a destructor of the same worker waits for it");
-    }
-    None
 }
 
 impl<T> fmt::Debug for JoinHandle<T> {
