@@ -45,9 +45,9 @@
 //!
 //! | module | what it is | what it knows |
 //! |---|---|---|
-//! | [`task`] | the task header, parking, join handles | the primitive crate |
+//! | [`task`] | the task header, parking, whose turn it is, join handles | the primitive crate |
 //! | `driver` | epoll, and poll for whoever cannot park | `task` |
-//! | `worker` | run queue, inbox, timers, stacks, the loop | `driver` and `task` |
+//! | `worker` | inbox, timers, stacks, the loop | `driver` and `task` |
 //! | the rest | [`run`], [`spawn`], [`net`], [`time`], [`signal`] | those above |
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 

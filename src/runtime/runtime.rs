@@ -13,11 +13,11 @@ use crate::worker::{self, Worker};
 ///
 /// `f` may borrow from its surroundings, since it is over when this returns. When it is over, every task that is left
 /// is ended where it waits: its destructors run, as if the call it waits in had panicked, and whoever joins it, in
-/// another runtime or a plain thread, is told [`is_cancelled`](crate::JoinError::is_cancelled); a task that catches that panic
-/// and waits again is given up after a hundred times, with its stack, and whoever joins it waits for ever. So join the tasks whose
+/// another runtime or a plain thread, is told [`is_cancelled`](crate::JoinError::is_cancelled). So join the tasks whose
 /// work you want done. Destructors that run then may do I/O, sleep and so on, but they block the thread. They must not
-/// panic: as in any unwinding, Rust aborts the process then. A task that catches the unwinding ([`catch_unwind`]) and
-/// waits again is unwound again; if it does so a hundred times it is left where it is, and its stack leaked.
+/// panic: as in any unwinding, Rust aborts the process then. A task that catches the unwinding
+/// ([`catch_unwind`](std::panic::catch_unwind)) and waits again is unwound again; if it does so a hundred times it is
+/// given up, and its stack leaked.
 ///
 /// Several threads of a process may each run a runtime.
 ///
