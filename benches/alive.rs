@@ -60,7 +60,7 @@ fn mappings() -> usize {
 }
 
 /// Prints a line for each kind, if the user [chose](crate::filter) what is done here. To be called first: a process that
-/// [`of_a_process`] has started ends here.
+/// `of_a_process` has started ends here.
 ///
 /// Without cargo's `--bench`, as `cargo test --benches` calls it, there are two of each only, to see that there can be.
 pub fn run(what: &str, kinds: &[Kind]) {
