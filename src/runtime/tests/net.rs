@@ -33,6 +33,30 @@ fn receive(mut stream: impl Read, length: usize) -> Vec<u8> {
 }
 
 #[test]
+fn tasks_that_always_yield_do_not_keep_a_socket_waiting() {
+    run(|| {
+        let (near, mut far) = pair();
+        let over = Arc::new(AtomicBool::new(false));
+        for _ in 0..3 {
+            let over = over.clone();
+            rt::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    rt::yield_now();
+                }
+            });
+        }
+        let sender = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(5));
+            far.write_all(b"x").unwrap();
+            far
+        });
+        assert_eq!(receive(&near, 1), b"x");
+        over.store(true, Ordering::Relaxed);
+        drop(sender.join().unwrap());
+    });
+}
+
+#[test]
 fn hundreds_of_clients_are_echoed_at_once() {
     let (clients, rounds) = (scaled(400, 30), scaled(20, 5));
     run(move || {

@@ -64,3 +64,35 @@ fn at(link: *const Header) -> Option<Mine> {
     // SAFETY: links lead to living tasks of this worker alone.
     NonNull::new(link.cast_mut()).map(|task| unsafe { Mine::new(task) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::nobody::tasks;
+    use super::*;
+
+    #[test]
+    fn tasks_come_in_and_go_out_in_any_order() {
+        // Every order in which three can go, with one more that comes after each.
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let alive = Alive::default();
+            let mut inside: Vec<Mine> = tasks(3).into_iter().map(|task| alive.insert(task)).collect();
+            let first_three = inside.clone();
+            for place in order {
+                drop(alive.remove(first_three[place]));
+                inside.retain(|task| *task != first_three[place]);
+                inside.extend(tasks(1).into_iter().map(|task| alive.insert(task)));
+                assert_eq!(alive.len(), 3);
+                assert!(chain(&alive) == inside, "after {order:?}, up to {place}");
+            }
+            for left in inside {
+                assert!(alive.first() == Some(left), "the oldest of those that are left");
+                drop(alive.remove(left));
+            }
+            assert!(alive.first().is_none() && alive.last.get().is_null());
+        }
+    }
+
+    fn chain(alive: &Alive) -> Vec<Mine> {
+        std::iter::successors(alive.first(), |task| at(task.own().after.get())).collect()
+    }
+}

@@ -104,32 +104,10 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use std::thread;
-    use std::time::Instant;
 
+    use super::super::nobody::tasks;
     use super::*;
-    use crate::task::{self, Reference, Scheduler, Timer};
-
-    /// Nobody's worker.
-    struct Nobody;
-
-    impl Scheduler for Nobody {
-        fn ready(&self, _: &Header) {}
-        fn unblock(&self) {}
-        fn set_timer(&self, _: Mine, deadline: Instant) -> Timer {
-            Timer { deadline, serial: 0 }
-        }
-        fn cancel_timer(&self, _: Timer) {}
-    }
-
-    fn tasks(count: usize) -> Vec<Reference> {
-        let new = || task::new(&Nobody, None, 0, || ()).map_err(|_| "no memory").unwrap();
-        (0..count)
-            .map(|_| {
-                let [task, _] = new();
-                task
-            })
-            .collect()
-    }
+    use crate::task::Reference;
 
     /// Takes out all tasks, as their places in `tasks`.
     fn drained(inbox: &Inbox, tasks: &[Reference]) -> Vec<usize> {

@@ -32,6 +32,8 @@ use crate::task::{self, Header, Mine, Reference, Scheduler, Taking, Timer, Turns
 
 mod alive;
 mod inbox;
+#[cfg(test)]
+mod nobody;
 mod shared;
 mod stacks;
 mod timers;

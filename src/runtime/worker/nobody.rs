@@ -1,0 +1,27 @@
+//! For tests: tasks that no worker runs.
+
+use std::time::Instant;
+
+use crate::task::{self, Header, Mine, Reference, Scheduler, Timer};
+
+struct Nobody;
+
+impl Scheduler for Nobody {
+    fn ready(&self, _: &Header) {}
+
+    fn unblock(&self) {}
+
+    fn set_timer(&self, _: Mine, deadline: Instant) -> Timer {
+        Timer { deadline, serial: 0 }
+    }
+
+    fn cancel_timer(&self, _: Timer) {}
+}
+
+pub(super) fn tasks(count: usize) -> Vec<Reference> {
+    let new = || {
+        let [task, _] = task::new(&Nobody, None, 0, || ()).map_err(|_| "no memory").unwrap();
+        task
+    };
+    (0..count).map(|_| new()).collect()
+}
