@@ -12,6 +12,8 @@ pub struct Metrics {
     pub spawned: u64,
     /// Tasks that are over, in whatever way: returned, panicked, cancelled, or refused a stack.
     pub completed: u64,
+    /// Timers set: deadlines of tasks that wait.
+    pub timers: usize,
     /// Stacks in use. A task that has not run yet has none.
     pub stacks: usize,
     /// Stacks kept for reuse, in the pools that all of the process share.

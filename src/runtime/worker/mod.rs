@@ -129,6 +129,7 @@ pub(crate) fn metrics() -> Option<Metrics> {
             tasks: local.alive.len(),
             spawned: local.spawned.get(),
             completed: local.completed.get(),
+            timers: local.timers.borrow().len(),
             stacks: stacks.in_use(),
             stacks_cached: stack::pools().map(|pool| pool.stats().cached).sum(),
             stack_reserve: switchback::stack::DEFAULT_RESERVE,

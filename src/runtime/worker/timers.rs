@@ -22,6 +22,10 @@ impl<T> Default for Timers<T> {
 }
 
 impl<T> Timers<T> {
+    pub(super) fn len(&self) -> usize {
+        self.set.len()
+    }
+
     pub(super) fn set(&mut self, deadline: Instant, what: T) -> Timer {
         self.serial += 1;
         let timer = Timer { deadline, serial: self.serial };
