@@ -83,11 +83,12 @@ fn ends<S: Stack>(stack: &S) -> (usize, usize) {
 fn all_of_it_can_be_written_and_keeps_what_was<S: Stack>(stack: S) {
     let (limit, top) = ends(&stack);
     assert!(top - limit >= SIZE - 128, "as much as was asked for, but for a name: {}", top - limit);
+    let step = if cfg!(miri) { 4001 } else { 1 };
     for byte in [1, 2] {
         // SAFETY: the stack's memory, on which nothing runs.
         unsafe {
             stack.limit().write_bytes(byte, top - limit);
-            assert!((0..top - limit).all(|offset| stack.limit().add(offset).read() == byte));
+            assert!((0..top - limit).step_by(step).all(|offset| stack.limit().add(offset).read() == byte));
         }
     }
 }
