@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
@@ -40,11 +40,10 @@ fn borrowed() -> Borrowed {
 }
 
 /// Memory of the program's own, as a user may have it, with ends that are not aligned.
-struct Own(NonNull<[UnsafeCell<u8>]>);
+struct Own(NonNull<[u8]>);
 
 fn own() -> Own {
-    let memory: Box<[UnsafeCell<u8>]> = (0..SIZE).map(|_| UnsafeCell::new(0)).collect();
-    Own(NonNull::from(Box::leak(memory)))
+    Own(NonNull::from(Box::leak(vec![0; SIZE].into_boxed_slice())))
 }
 
 impl Drop for Own {
