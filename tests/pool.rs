@@ -3,6 +3,8 @@
 #![cfg(feature = "std")]
 
 mod common;
+#[path = "common/system.rs"]
+mod system;
 
 use std::collections::HashSet;
 use std::sync::mpsc;
@@ -12,11 +14,7 @@ use std::time::Duration;
 use common::{emulated, in_a_child, in_another_process};
 use switchback::stack::{GuardKind, Keep, Pool, Pooled, Stack, StackSize, guard_kind, guard_size, pools};
 use switchback::{Coroutine, Resumed, Yielder};
-
-fn page_size() -> usize {
-    // SAFETY: no preconditions.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("a page size")
-}
+use system::{is_readable, page_size, set_limit};
 
 /// A pool that no other test uses: a guard of so many pages more than the least.
 fn a_pool_of_its_own(number: usize) -> Pool {
@@ -247,14 +245,6 @@ fn a_shelf_looked_over_gives_half_of_itself_away() {
     assert!(child.status.success(), "{child:?}");
 }
 
-/// Reads a byte through the kernel, which answers instead of dying.
-fn is_readable(address: *mut u8) -> bool {
-    use std::os::fd::AsRawFd;
-    let (_reader, writer) = std::io::pipe().expect("a pipe");
-    // SAFETY: nothing is written to memory; the kernel checks the address it reads from.
-    unsafe { libc::write(writer.as_raw_fd(), address.cast(), 1) == 1 }
-}
-
 #[test]
 #[cfg_attr(miri, ignore = "Miri protects no pages")]
 fn every_stack_is_guarded_however_it_was_had() {
@@ -414,9 +404,7 @@ fn the_address_space_limit_is_named_when_a_pool_meets_it() {
         let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
         let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("Linux says it");
         let size = 1024 * line.trim().trim_end_matches(" kB").parse::<libc::rlim_t>().expect("a number");
-        let limit = libc::rlimit { rlim_cur: size + (100 << 20), rlim_max: size + (100 << 20) };
-        // SAFETY: the pointer is to a live value.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+        set_limit(libc::RLIMIT_AS, size + (100 << 20));
         for _ in 0..3 {
             let mut stacks = Vec::new();
             let error = loop {
@@ -450,9 +438,7 @@ fn counted() -> usize {
 #[cfg_attr(miri, ignore = "Miri starts no processes")]
 fn the_data_limit_is_named_when_it_is_met() {
     let Some(child) = in_a_child("the_data_limit_is_named_when_it_is_met", || {
-        let limit = libc::rlimit { rlim_cur: 256 << 20, rlim_max: 256 << 20 };
-        // SAFETY: the pointer is to a live value.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) }, 0);
+        set_limit(libc::RLIMIT_DATA, 256 << 20);
         let pool = Pool::of(StackSize { reserve: 1 << 20, ..StackSize::default() }).expect("a pool");
         let before = counted();
         let held = pool.take().expect("a stack");

@@ -5,6 +5,8 @@
 mod common;
 #[path = "programs/property.rs"]
 mod property;
+#[path = "common/system.rs"]
+mod system;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,6 +20,7 @@ use common::in_another_process;
 use property::Property;
 use quickcheck::{Arbitrary, Gen};
 use switchback::stack::{Keep, Pool, Pooled, Stack, StackSize};
+use system::page_size;
 
 const TEST: &str = "pools_do_what_a_model_says";
 
@@ -151,11 +154,6 @@ fn sizes() -> [StackSize; POOLS] {
     let (several, few) = if cfg!(miri) { (200 << 10, 600 << 10) } else { (1 << 20, 6 << 20) };
     let committed = StackSize { reserve: 64 << 10, commit: 2 * page_size(), guard: 0 };
     [page_size().into(), committed, several.into(), few.into()]
-}
-
-fn page_size() -> usize {
-    // SAFETY: no preconditions.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("a page size")
 }
 
 /// Whether nothing is kept, and what is not in use is guarded whole.

@@ -2,6 +2,8 @@
 #![cfg(feature = "std")]
 
 mod common;
+#[path = "common/system.rs"]
+mod system;
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -15,11 +17,7 @@ use std::thread;
 use common::{emulated, in_a_child, in_another_process};
 use switchback::stack::{GuardKind, Slab, SlabStack, Stack, StackSize, guard_kind, guard_size, usage};
 use switchback::{Coroutine, Resumed, Yielder, on_stack, stack};
-
-fn page_size() -> usize {
-    // SAFETY: no preconditions.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("a page size")
-}
+use system::{is_readable, page_size, set_limit};
 
 fn slab(reserve: usize, stacks: usize) -> Slab {
     Slab::new(reserve, stacks).expect("there is room")
@@ -51,13 +49,6 @@ fn write_ends_of(stack: &SlabStack, byte: u8) {
 fn ends_of(stack: &SlabStack) -> [u8; 2] {
     // SAFETY: as above.
     unsafe { [stack.limit().read(), stack.top().sub(1).read()] }
-}
-
-/// Reads a byte through the kernel, which answers instead of dying.
-fn is_readable(address: *mut u8) -> bool {
-    let (_reader, writer) = std::io::pipe().expect("a pipe");
-    // SAFETY: nothing is written to memory; the kernel checks the address it reads from.
-    unsafe { libc::write(writer.as_raw_fd(), address.cast(), 1) == 1 }
 }
 
 /// Whether a page is part of a mapping, in reach or not.
@@ -291,9 +282,7 @@ fn a_slab_that_would_take_more_mappings_than_there_are_is_refused_at_once() {
 #[cfg_attr(miri, ignore = "Miri starts no processes")]
 fn the_address_space_limit_is_named_when_it_is_met() {
     let Some(child) = in_a_child("the_address_space_limit_is_named_when_it_is_met", || {
-        let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
-        // SAFETY: the pointer is to a live value.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+        set_limit(libc::RLIMIT_AS, 1 << 20);
         let sentence = Slab::new(64 * 1024, 1000).expect_err("there is no room").to_string();
         assert!(sentence.contains("RLIMIT_AS") && sentence.contains("1000 stacks of 65536 bytes"), "{sentence}");
     }) else {
@@ -307,9 +296,7 @@ fn the_address_space_limit_is_named_when_it_is_met() {
 #[cfg_attr(miri, ignore = "Miri starts no processes")]
 fn the_data_limit_is_named_when_it_is_met() {
     let Some(child) = in_a_child("the_data_limit_is_named_when_it_is_met", || {
-        let limit = libc::rlimit { rlim_cur: 256 << 20, rlim_max: 256 << 20 };
-        // SAFETY: the pointer is to a live value.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) }, 0);
+        set_limit(libc::RLIMIT_DATA, 256 << 20);
         for _ in 0..3 {
             let sentence = Slab::new(1 << 20, 300).expect_err("it counts at once").to_string();
             assert!(sentence.contains("RLIMIT_DATA"), "{sentence}");

@@ -2,6 +2,8 @@
 #![cfg(feature = "std")]
 
 mod common;
+#[path = "common/system.rs"]
+mod system;
 
 use std::hint::black_box;
 use std::io::{Read, Write};
@@ -15,11 +17,7 @@ use switchback::stack::{
     Borrowed, DEFAULT_RESERVE, GuardKind, Mapped, Pool, Slab, Stack, StackSize, guard_kind, guard_size, usage,
 };
 use switchback::{Coroutine, Resumed, Yielder, on_stack, target};
-
-fn page_size() -> usize {
-    // SAFETY: no preconditions.
-    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("a page size")
-}
+use system::{page_size, set_limit};
 
 /// Part of a mapped stack, with ends as they come.
 struct Part(Mapped, usize, usize);
@@ -287,9 +285,7 @@ fn the_guard_is_large_enough_for_a_target_without_stack_probes() {
 fn the_address_space_limit_is_named_when_it_is_met() {
     let Some(child) = in_a_child("the_address_space_limit_is_named_when_it_is_met", || {
         // Room for what runs already and a little more.
-        let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
-        // SAFETY: the pointer is to a live value.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+        set_limit(libc::RLIMIT_AS, 1 << 20);
         let error = Mapped::new(64 << 20).expect_err("there is no room");
         println!("refused: {error}");
     }) else {
