@@ -31,12 +31,14 @@
 //!
 //! # How it behaves
 //!
-//! - A runtime has one worker: the thread that called [`run`]. For more threads, start more runtimes; sockets, handles
-//!   and [`Unparker`](task::Unparker)s may be moved between them.
-//! - Tasks are switched only where they wait (or yield). One that computes for long keeps the others waiting.
-//! - A task that has begun stays on its thread, so `thread_local!`, `Rc` and lock guards behave as in a thread whose other
-//!   tasks run while it waits. So do not wait inside the initialiser of a `thread_local!`; the safety model of
-//!   [`switchback`] says why.
+//! - A runtime has a worker, which is a thread, for each processor that the process may use, unless it is told otherwise
+//!   ([`RuntimeBuilder::workers`]); the thread that called [`run`] is the first. A process may have several runtimes; sockets,
+//!   handles and [`Unparker`](task::Unparker)s may be moved between workers and runtimes.
+//! - A task that has not begun is taken by whichever worker has time for it. One that has begun stays on its thread, so
+//!   `thread_local!`, `Rc` and lock guards behave as in a thread whose other tasks run while it waits. So do not wait inside
+//!   the initialiser of a `thread_local!`; the safety model of [`switchback`] says why.
+//! - Tasks are switched only where they wait (or yield). One that computes for long keeps those waiting that have begun on
+//!   the same worker.
 //! - Everything here works in plain threads too, where it blocks the thread as the standard library does.
 //! - A task that is unwinding never switches: a socket or a sleep used in a destructor during a panic blocks the worker.
 //! - What runs out (memory for stacks, mappings, descriptors) is an error of the call that needed it.
@@ -47,21 +49,25 @@
 //! |---|---|---|
 //! | [`task`] | the task header, parking, whose turn it is, join handles | the primitive crate |
 //! | `driver` | epoll, and poll for whoever cannot park | `task` |
-//! | `worker` | inbox, timers, stacks, the loop | `driver` and `task` |
+//! | `worker` | inbox, timers, stacks, the loop; several workers as a team | `driver` and `task` |
 //! | the rest | [`run`], [`spawn`], [`net`], [`time`], [`signal`] | those above |
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
 mod driver;
+mod handle;
 mod metrics;
 pub mod net;
 mod runtime;
 pub mod signal;
+mod spawn;
 pub mod task;
 pub mod time;
 mod worker;
 
-pub use metrics::{Metrics, metrics};
-pub use runtime::{Builder, run, spawn};
+pub use handle::Handle;
+pub use metrics::{Metrics, WorkerMetrics, metrics};
+pub use runtime::{Runtime, RuntimeBuilder, run};
+pub use spawn::{Builder, spawn, spawn_local};
 pub use task::handle::{JoinError, JoinHandle};
 pub use task::yield_now;
 

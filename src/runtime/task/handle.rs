@@ -248,6 +248,8 @@ pub(crate) enum Cause {
     Cancelled,
     NoStack(stack::Error),
     NoMemory,
+    /// There were as many tasks as the runtime was to have.
+    TooMany(usize),
     /// Not the task's fault: the call of `join` would not have returned.
     Endless(&'static str),
 }
@@ -259,6 +261,10 @@ impl Header {
 }
 
 impl JoinError {
+    pub(crate) fn cause(&self) -> &Cause {
+        &self.cause
+    }
+
     pub(crate) fn into_cause(self) -> Cause {
         self.cause
     }
@@ -316,6 +322,9 @@ impl fmt::Display for JoinError {
             Cause::Cancelled => write!(f, "was cancelled because its runtime ended"),
             Cause::NoStack(error) => write!(f, "could not get a stack: {error}"),
             Cause::NoMemory => write!(f, "was refused: no memory for the records of one more task"),
+            Cause::TooMany(limit) => {
+                write!(f, "was refused: {limit} tasks are alive: raise `max_tasks` of the runtime")
+            }
             Cause::Endless(why) => write!(f, "cannot be waited for: {why}"),
         }
     }

@@ -20,13 +20,20 @@
 //! What a waker wrote before it unparked must be seen by the task afterwards. The swap to `NOTIFIED` is a release, and
 //! the swap with which the task takes the token (`take_token`) is an acquire, so the two pair. If several wakers come,
 //! each swap is a read-modify-write that continues the release sequence of those before it, so the task acquires from
-//! all of them. `PARKED` and `BLOCKED` publish nothing (the worker touches the task again only on its own thread, and
-//! a foreign waker touches only what is atomic), so storing them may be relaxed.
+//! all of them.
+//!
+//! Who finds `PARKED` or `BLOCKED` has to know the task's worker, which is written once, by the thread that takes the task
+//! on before its first line. A waker may have its reference from before that (from the handle, say). So the exchange that
+//! announces `PARKED` or `BLOCKED` is a release and the swap to `NOTIFIED` an acquire as well: who finds the one sees the
+//! worker. Nothing else is published by them: the worker touches the task again only on its own thread, and a foreign
+//! waker touches only what is atomic. Loads of the worker may hence be relaxed, and so may those that only compare it
+//! with the caller's own: that one was written by the caller's thread, or it is not there.
 //!
 //! # Who may touch what
 //!
 //! The atomics belong to everybody. [`Own`] belongs to the thread of the task's worker: it is reached through [`Mine`],
-//! which does not leave that thread. One cell of it, the link of the queue a task is in, is lent to whoever queues the
+//! which does not leave that thread. Before a worker has taken the task on, it belongs to whoever has taken it out of the list
+//! in which it waits for one, or has not put it in yet. One cell of it, the link of the queue a task is in, is lent to whoever queues the
 //! task: there is only one, by the rule above, and it hands the link over with the queue.
 
 use std::cell::Cell;
@@ -40,7 +47,7 @@ use switchback::context::{Context, Running};
 use switchback::stack::{Named, Pooled};
 
 use super::cell::VTable;
-use super::turns::{self, Turns};
+use super::turns::{self, Home, Turns};
 
 const EMPTY: u8 = 0;
 const PARKED: u8 = 1;
@@ -69,8 +76,8 @@ pub(crate) struct Timer {
 
 /// Who brings it forward.
 pub(crate) enum Owner {
-    /// A worker.
-    Scheduler(&'static dyn Scheduler),
+    /// The worker that has taken it on; null before that.
+    Worker(AtomicPtr<Home>),
     /// Nobody: it is this plain thread.
     Thread(Thread),
 }
@@ -174,26 +181,39 @@ impl Header {
 
     /// Whether the caller runs on the thread that alone can bring this task forward.
     pub(crate) fn runs_here(&self) -> bool {
-        match self.owner {
-            Owner::Scheduler(scheduler) => Turns::with(|turns| turns.are_of(scheduler)) == Some(true),
-            Owner::Thread(_) => false,
-        }
+        self.home().is_some_and(|home| Turns::with(|turns| turns.are_of(home)) == Some(true))
     }
 
-    /// Its worker; `None` if it is a plain thread.
-    pub(super) fn scheduler(&self) -> Option<&'static dyn Scheduler> {
-        match self.owner {
-            Owner::Scheduler(scheduler) => Some(scheduler),
+    /// Its worker; `None` if none has taken it on yet, or if it is a plain thread.
+    #[inline]
+    fn home(&self) -> Option<&'static Home> {
+        match &self.owner {
+            // Relaxed: see "Ordering".
+            // SAFETY: it is null or what `settle` or `Owner` was given.
+            Owner::Worker(home) => unsafe { home.load(Ordering::Relaxed).as_ref() },
             Owner::Thread(_) => None,
         }
     }
 
+    /// As [`home`](Header::home).
+    pub(super) fn scheduler(&self) -> Option<&'static dyn Scheduler> {
+        self.home().map(|home| home.0)
+    }
+
     /// Lets the task go on: from any thread, at any time, also when the task is long over.
     pub(crate) fn unpark(&self) {
-        // Release: pairs with the acquire in `take_token`.
-        match (self.word.swap(NOTIFIED, Ordering::Release), &self.owner) {
-            (PARKED, Owner::Scheduler(scheduler)) => turns::ready(self, *scheduler),
-            (BLOCKED, Owner::Scheduler(scheduler)) => scheduler.unblock(),
+        // Release: pairs with the acquire in `take_token`. Acquire: pairs with the release in `announce`.
+        match (self.word.swap(NOTIFIED, Ordering::AcqRel), &self.owner) {
+            (PARKED, Owner::Worker(_)) => {
+                if let Some(home) = self.home() {
+                    turns::ready(self, home);
+                }
+            }
+            (BLOCKED, Owner::Worker(_)) => {
+                if let Some(home) = self.home() {
+                    home.0.unblock();
+                }
+            }
             (BLOCKED, Owner::Thread(thread)) => thread.unpark(),
             _ => {}
         }
@@ -216,8 +236,8 @@ impl Header {
     }
 
     fn announce(&self, state: u8) -> bool {
-        // Relaxed: see "Ordering" above; if it fails, `take_token` acquires.
-        let announced = self.word.compare_exchange(EMPTY, state, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        // Release: pairs with the acquire in `unpark`. Relaxed if it fails, since `take_token` acquires.
+        let announced = self.word.compare_exchange(EMPTY, state, Ordering::Release, Ordering::Relaxed).is_ok();
         if !announced {
             self.take_token();
         }
@@ -328,6 +348,14 @@ impl Mine {
     pub(crate) fn own(&self) -> &Own {
         // SAFETY: it lives, and we are on its thread.
         &unsafe { self.0.as_ref() }.own
+    }
+
+    /// Says that the worker whose thread this is takes it on, for good.
+    pub(crate) fn settle(self, home: &'static Home) {
+        if let Owner::Worker(place) = &self.owner {
+            // Relaxed: the release in `announce` comes after it.
+            place.store(ptr::from_ref(home).cast_mut(), Ordering::Relaxed);
+        }
     }
 
     /// One more count.

@@ -41,6 +41,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
+use std::sync::atomic::AtomicPtr;
 
 use switchback::context::Running;
 use switchback::stack;
@@ -56,7 +57,7 @@ pub(crate) use header::{Header, Mine, Reference, Scheduler, Timer};
 pub(crate) use park::wait;
 pub use park::{Unparker, park, park_until};
 pub(crate) use queue::Queue;
-pub(crate) use turns::{Taking, Turns};
+pub(crate) use turns::{Home, Taking, Turns};
 
 use handle::Cause;
 use header::Owner;
@@ -67,13 +68,14 @@ use header::Owner;
 /// a yield (about as much as a tenth of one socket call) vanishes in 128 of them.
 const BUDGET: u32 = 128;
 
-/// A task that is to run on a worker: the worker's count of it and the handle's.
+/// A task that is to run on the given worker, or on the one that will [settle](Mine::settle) it: the worker's count of it and
+/// the handle's.
 ///
 /// # Errors
 ///
 /// If there is no memory for it: name and `function` are given back.
 pub(crate) fn new<F, T>(
-    scheduler: &'static dyn Scheduler,
+    home: Option<&'static Home>,
     name: Option<Box<str>>,
     stack_size: usize,
     function: F,
@@ -81,7 +83,8 @@ pub(crate) fn new<F, T>(
 where
     F: FnOnce() -> T,
 {
-    cell::new(Owner::Scheduler(scheduler), name, stack_size, function)
+    let home = home.map_or(ptr::null_mut(), |home| ptr::from_ref(home).cast_mut());
+    cell::new(Owner::Worker(AtomicPtr::new(home)), name, stack_size, function)
 }
 
 /// What a task's context runs: the word is the task's header.
@@ -167,7 +170,7 @@ pub(crate) fn can_suspend() -> bool {
 /// use std::sync::{Arc, Mutex};
 ///
 /// # fn main() -> std::io::Result<()> {
-/// let said = rt::run(|| {
+/// let said = rt::Runtime::builder().workers(1).run(|| {
 ///     let said = Arc::new(Mutex::new(Vec::new()));
 ///     let tasks: Vec<_> = ["a", "b"].map(|name| {
 ///         let said = said.clone();

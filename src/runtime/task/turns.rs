@@ -3,7 +3,8 @@
 //! The thread's own stack is the *root*: it enters a task of the queue, and a task that parks or yields goes straight to
 //! the next one, one switch and nothing between. It leaves to the root instead if that one has not begun (who begins on what
 //! stack is the root's business, for which there is room there), if there is none, or if the turns that the root has given are
-//! used up, so that it looks at the clock and the system now and then.
+//! used up, so that it looks at the clock and the system now and then, or when it has been summoned because tasks wait there that
+//! have not begun.
 
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
@@ -13,14 +14,19 @@ use switchback::context::Context;
 use super::header::{Header, Mine, Scheduler};
 use super::queue::Queue;
 
+/// What a task knows its worker by: one word wide, so that it can be written while others read it.
+pub(crate) struct Home(pub(crate) &'static dyn Scheduler);
+
 /// See the module's documentation. One for each worker, on its thread.
 pub(crate) struct Turns {
-    scheduler: &'static dyn Scheduler,
+    home: &'static Home,
     /// The task that runs just now. Set before each switch, so that the root's own code sees `None`.
     current: Cell<Option<Mine>>,
     queue: Queue,
-    /// Left before the root's next look.
+    /// Left before the root is to be entered again.
     left: Cell<u32>,
+    /// Taken away by [`summon`](Turns::summon), to be given again.
+    held: Cell<u32>,
 }
 
 thread_local! {
@@ -38,8 +44,8 @@ impl Drop for Taking {
 }
 
 impl Turns {
-    pub(crate) fn new(scheduler: &'static dyn Scheduler) -> Turns {
-        Turns { scheduler, current: Cell::new(None), queue: Queue::default(), left: Cell::new(0) }
+    pub(crate) fn new(home: &'static Home) -> Turns {
+        Turns { home, current: Cell::new(None), queue: Queue::default(), left: Cell::new(0), held: Cell::new(0) }
     }
 
     /// Whether tasks take turns on this thread already.
@@ -86,13 +92,25 @@ impl Turns {
 
     /// Whether these are the turns that a task of this worker takes.
     #[inline(always)]
-    pub(super) fn are_of(&self, scheduler: &'static dyn Scheduler) -> bool {
-        ptr::addr_eq(self.scheduler, scheduler)
+    pub(super) fn are_of(&self, home: &'static Home) -> bool {
+        ptr::eq(self.home, home)
     }
 
     /// Gives so many turns before the root looks again.
     pub(crate) fn give(&self, turns: u32) {
         self.left.set(turns);
+    }
+
+    /// Has the running task leave to the root when it next switches, although there are turns left.
+    pub(crate) fn summon(&self) {
+        self.held.set(self.held.get() + self.left.replace(0));
+    }
+
+    /// Gives the turns again that [`summon`](Turns::summon) took away; `false` if there are none.
+    pub(crate) fn give_again(&self) -> bool {
+        let held = self.held.replace(0);
+        self.left.set(self.left.get() + held);
+        held != 0
     }
 
     /// Takes one of the turns; `false` if they are used up.
@@ -171,9 +189,9 @@ impl Turns {
 
 /// Queues a task whose word has just gone from parked to notified. From any thread.
 #[inline]
-pub(super) fn ready(task: &Header, scheduler: &'static dyn Scheduler) {
+pub(super) fn ready(task: &Header, home: &'static Home) {
     let queued = Turns::with(|turns| {
-        let here = turns.are_of(scheduler);
+        let here = turns.are_of(home);
         if here {
             // SAFETY: it was parked, so it lives, and it is of the worker whose thread this is.
             turns.queue.push(unsafe { Mine::new(NonNull::from(task)) });
@@ -181,6 +199,6 @@ pub(super) fn ready(task: &Header, scheduler: &'static dyn Scheduler) {
         here
     });
     if queued != Some(true) {
-        scheduler.ready(task);
+        home.0.ready(task);
     }
 }

@@ -37,7 +37,7 @@ fn said_before_it_died(child: &Output) -> Vec<String> {
 }
 
 /// On stacks that are used again, a named task's last.
-fn overflow_in(builder: rt::Builder, name: Option<&str>) {
+fn overflow_in(builder: rt::RuntimeBuilder, name: Option<&str>) {
     builder
         .run(|| {
             rt::Builder::new().name("gone".into()).spawn(|| ()).unwrap().join().unwrap();
@@ -50,7 +50,7 @@ fn overflow_in(builder: rt::Builder, name: Option<&str>) {
 #[test]
 fn a_task_that_overflows_its_stack_is_named() {
     let test = "a_task_that_overflows_its_stack_is_named";
-    let Some(child) = in_a_child(test, || overflow_in(rt::Builder::new(), Some("deep"))) else { return };
+    let Some(child) = in_a_child(test, || overflow_in(rt::Runtime::builder(), Some("deep"))) else { return };
     let said = said_before_it_died(&child);
     let size = switchback::stack::DEFAULT_RESERVE / 1024;
     let line = format!("coroutine 'deep' overflowed its stack ({size} KiB at 0x");
@@ -60,7 +60,7 @@ fn a_task_that_overflows_its_stack_is_named() {
 #[test]
 fn a_task_without_a_name_is_not_named_after_another() {
     let test = "a_task_without_a_name_is_not_named_after_another";
-    let Some(child) = in_a_child(test, || overflow_in(rt::Builder::new(), None)) else { return };
+    let Some(child) = in_a_child(test, || overflow_in(rt::Runtime::builder(), None)) else { return };
     let said = said_before_it_died(&child);
     assert!(
         matches!(&said[..], [only] if only.starts_with("coroutine '<unnamed>' overflowed its stack (")),
@@ -71,7 +71,8 @@ fn a_task_without_a_name_is_not_named_after_another() {
 #[test]
 fn a_runtime_can_be_told_to_say_nothing() {
     let test = "a_runtime_can_be_told_to_say_nothing";
-    let Some(child) = in_a_child(test, || overflow_in(rt::Builder::new().report_overflows(false), Some("deep"))) else {
+    let Some(child) = in_a_child(test, || overflow_in(rt::Runtime::builder().report_overflows(false), Some("deep")))
+    else {
         return;
     };
     assert!(said_before_it_died(&child).is_empty(), "{child:?}");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{ends, run, scaled};
+use common::{ends, run, run_in_order, scaled};
 use switchback_runtime as rt;
 use switchback_runtime::task::{Unparker, park, park_until};
 
@@ -39,7 +39,7 @@ fn many_unparks_before_the_park_count_as_one() {
 
 #[test]
 fn a_task_unparks_another() {
-    run(|| {
+    run_in_order(|| {
         let ready = Arc::new(AtomicBool::new(false));
         let flag = ready.clone();
         let (tell, told) = std::sync::mpsc::channel();
@@ -95,7 +95,7 @@ fn no_unpark_is_lost_between_many_tasks_and_plain_threads() {
 #[test]
 fn a_task_hit_by_wakers_from_everywhere_is_never_run_twice_nor_forgotten() {
     let (threads, unparks) = (scaled(4, 2), scaled(5000, 300));
-    run(move || {
+    run_in_order(move || {
         let running = Arc::new(AtomicBool::new(true));
         let inside = Arc::new(AtomicBool::new(false));
         let (tell, told) = std::sync::mpsc::channel();
@@ -150,7 +150,7 @@ fn a_deadline_ends_a_park_but_not_before_it_has_come() {
 
 #[test]
 fn a_deadline_that_is_not_reached_leaves_nothing_behind() {
-    run(|| {
+    run_in_order(|| {
         let soon = Instant::now() + Duration::from_millis(20);
         let tasks: Vec<_> = (0..20)
             .map(|_| {

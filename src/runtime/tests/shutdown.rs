@@ -28,17 +28,19 @@ fn add_one(counter: &AtomicUsize) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Runs a first task that starts what `f` starts, lets it begin, and ends.
+/// Runs, with one worker, a first task that starts what `f` starts, lets it begin, and ends.
 fn leave<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     ends(|| {
-        rt::run(|| {
-            let value = f();
-            for _ in 0..3 {
-                rt::yield_now();
-            }
-            value
-        })
-        .unwrap()
+        rt::Runtime::builder()
+            .workers(1)
+            .run(|| {
+                let value = f();
+                for _ in 0..3 {
+                    rt::yield_now();
+                }
+                value
+            })
+            .unwrap()
     })
 }
 
@@ -74,19 +76,21 @@ fn tasks_that_have_not_begun_are_dropped_without_being_run() {
     let dropped = Arc::new(AtomicUsize::new(0));
     let counter = dropped.clone();
     ends(move || {
-        rt::run(|| {
-            for _ in 0..10 {
-                let held = OnDrop({
-                    let counter = counter.clone();
-                    move || add_one(&counter)
-                });
-                rt::spawn(move || {
-                    let _held = held;
-                    panic!("it must not run");
-                });
-            }
-        })
-        .unwrap();
+        rt::Runtime::builder()
+            .workers(1)
+            .run(|| {
+                for _ in 0..10 {
+                    let held = OnDrop({
+                        let counter = counter.clone();
+                        move || add_one(&counter)
+                    });
+                    rt::spawn(move || {
+                        let _held = held;
+                        panic!("it must not run");
+                    });
+                }
+            })
+            .unwrap();
     });
     assert_eq!(dropped.load(Ordering::Relaxed), 10);
 }
@@ -183,26 +187,28 @@ fn a_panic_while_ending_loses_none_of_the_others() {
     let dropped = Arc::new(AtomicUsize::new(0));
     let counter = dropped.clone();
     ends(move || {
-        rt::run(|| {
-            let counted = || {
-                let counter = counter.clone();
-                OnDrop(move || add_one(&counter))
-            };
-            for _ in 0..count {
-                let counted = counted();
-                rt::spawn(move || {
-                    let _counted = counted;
-                    catch_unwind(park).unwrap_err();
-                    panic!("in the place of the unwinding");
-                });
-            }
-            rt::yield_now();
-            for _ in 0..count {
-                let (counted, bomb) = (counted(), OnDrop(|| panic!("as a destructor of what a task captured")));
-                rt::spawn(move || (counted, bomb));
-            }
-        })
-        .unwrap();
+        rt::Runtime::builder()
+            .workers(1)
+            .run(|| {
+                let counted = || {
+                    let counter = counter.clone();
+                    OnDrop(move || add_one(&counter))
+                };
+                for _ in 0..count {
+                    let counted = counted();
+                    rt::spawn(move || {
+                        let _counted = counted;
+                        catch_unwind(park).unwrap_err();
+                        panic!("in the place of the unwinding");
+                    });
+                }
+                rt::yield_now();
+                for _ in 0..count {
+                    let (counted, bomb) = (counted(), OnDrop(|| panic!("as a destructor of what a task captured")));
+                    rt::spawn(move || (counted, bomb));
+                }
+            })
+            .unwrap();
     });
     assert_eq!(dropped.load(Ordering::Relaxed), 2 * count);
 }
@@ -275,34 +281,36 @@ fn wakers_may_come_at_any_time_while_a_runtime_ends() {
         let mut before: Option<(Arc<AtomicBool>, Vec<thread::JoinHandle<()>>)> = None;
         for _ in 0..runtimes {
             let over = Arc::new(AtomicBool::new(false));
-            let wakers = rt::run(|| {
-                let (tell, told) = mpsc::channel();
-                for _ in 0..tasks {
-                    let tell = tell.clone();
-                    rt::spawn(move || {
-                        tell.send(Unparker::current()).unwrap();
-                        loop {
-                            park();
-                        }
-                    });
-                }
-                rt::yield_now();
-                let unparkers: Arc<Vec<Unparker>> = Arc::new(told.try_iter().collect());
-                assert_eq!(unparkers.len(), tasks);
-                let wake = || {
-                    let (unparkers, over) = (unparkers.clone(), over.clone());
-                    thread::spawn(move || {
-                        while !over.load(Ordering::Relaxed) {
-                            unparkers.iter().for_each(Unparker::unpark);
-                        }
-                    })
-                };
-                let wakers: Vec<_> = (0..wakers).map(|_| wake()).collect();
-                // Long enough for those who are late for the runtime before.
-                sleep(Duration::from_millis(1));
-                wakers
-            })
-            .unwrap();
+            let wakers = rt::Runtime::builder()
+                .workers(1)
+                .run(|| {
+                    let (tell, told) = mpsc::channel();
+                    for _ in 0..tasks {
+                        let tell = tell.clone();
+                        rt::spawn(move || {
+                            tell.send(Unparker::current()).unwrap();
+                            loop {
+                                park();
+                            }
+                        });
+                    }
+                    rt::yield_now();
+                    let unparkers: Arc<Vec<Unparker>> = Arc::new(told.try_iter().collect());
+                    assert_eq!(unparkers.len(), tasks);
+                    let wake = || {
+                        let (unparkers, over) = (unparkers.clone(), over.clone());
+                        thread::spawn(move || {
+                            while !over.load(Ordering::Relaxed) {
+                                unparkers.iter().for_each(Unparker::unpark);
+                            }
+                        })
+                    };
+                    let wakers: Vec<_> = (0..wakers).map(|_| wake()).collect();
+                    // Long enough for those who are late for the runtime before.
+                    sleep(Duration::from_millis(1));
+                    wakers
+                })
+                .unwrap();
             // Those who come late find the next runtime in the place of theirs.
             if let Some((over, wakers)) = before.replace((over, wakers)) {
                 over.store(true, Ordering::Relaxed);

@@ -5,7 +5,7 @@ mod common;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{run, scaled};
+use common::{run, run_in_order, scaled};
 use switchback_runtime as rt;
 use switchback_runtime::time::{sleep, sleep_until};
 
@@ -32,7 +32,7 @@ fn sleep_is_never_early() {
 
 #[test]
 fn sleepers_wake_in_the_order_of_their_deadlines() {
-    run(|| {
+    run_in_order(|| {
         let mut ahead = Duration::from_millis(10);
         loop {
             let woken = Arc::new(Mutex::new(Vec::new()));
@@ -84,7 +84,7 @@ fn a_sleep_too_long_for_the_clock_ends_with_the_runtime() {
 
 #[test]
 fn no_sleep_at_all_lets_the_others_run() {
-    run(|| {
+    run_in_order(|| {
         let task = rt::spawn(|| ());
         sleep(Duration::ZERO);
         assert!(task.is_finished());

@@ -5,7 +5,7 @@ mod common;
 use std::error::Error;
 use std::hint::black_box;
 
-use common::run;
+use common::{run, run_in_order};
 use switchback::stack::{DEFAULT_RESERVE, Pool};
 use switchback_runtime as rt;
 
@@ -27,12 +27,12 @@ fn a_task_can_recurse_as_deep_as_its_stack_size() {
 
 #[test]
 fn the_first_task_can_have_a_stack_size_too() {
-    assert_eq!(rt::Builder::new().stack_size(16 << 20).run(|| deep(2000)).unwrap(), 2000);
+    assert_eq!(rt::Runtime::builder().stack_size(16 << 20).run(|| deep(2000)).unwrap(), 2000);
 }
 
 #[test]
 fn a_stack_that_cannot_be_had_is_an_error_of_that_task_alone() {
-    run(|| {
+    run_in_order(|| {
         for absurd in [usize::MAX, usize::MAX / 2, 0] {
             let dropped = std::sync::Arc::new(());
             let held = dropped.clone();
@@ -51,14 +51,14 @@ fn a_stack_that_cannot_be_had_is_an_error_of_that_task_alone() {
 
 #[test]
 fn a_first_task_without_a_stack_is_an_error_of_run() {
-    let error = rt::Builder::new().stack_size(usize::MAX).run(|| unreachable!()).unwrap_err();
+    let error = rt::Runtime::builder().stack_size(usize::MAX).run(|| unreachable!()).unwrap_err();
     assert!(error.to_string().contains("stack"), "{error}");
     assert_eq!(rt::run(|| 1).unwrap(), 1);
 }
 
 #[test]
 fn stacks_of_a_size_of_their_own_are_given_back() {
-    run(|| {
+    run_in_order(|| {
         for _ in 0..10 {
             rt::Builder::new().stack_size(2 * DEFAULT_RESERVE).spawn(|| ()).unwrap().join().unwrap();
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use common::{ends, run, scaled};
+use common::{ends, run, run_in_order, scaled};
 use switchback_runtime as rt;
 
 #[test]
@@ -71,7 +71,7 @@ fn a_panic_of_the_root_is_raised_again_by_run() {
         let ended = Arc::new(AtomicBool::new(false));
         let flag = ended.clone();
         let payload = catch_unwind(AssertUnwindSafe(|| {
-            rt::run(move || {
+            rt::Runtime::builder().workers(1).run(move || {
                 rt::spawn(move || {
                     let _flag = SetOnDrop(flag);
                     loop {
@@ -85,7 +85,7 @@ fn a_panic_of_the_root_is_raised_again_by_run() {
         .unwrap_err();
         assert_eq!(payload.downcast_ref(), Some(&"root"));
         assert!(ended.load(Ordering::Relaxed), "the other task was not ended first");
-        assert_eq!(rt::run(|| 1).unwrap(), 1, "the thread can run another");
+        assert_eq!(rt::Runtime::builder().workers(1).run(|| 1).unwrap(), 1, "the thread can run another");
     });
 }
 
@@ -99,7 +99,7 @@ impl Drop for SetOnDrop {
 
 #[test]
 fn yielding_tasks_take_turns_in_order() {
-    let said = run(|| {
+    let said = run_in_order(|| {
         let said = Arc::new(Mutex::new(Vec::new()));
         let tasks: Vec<_> = (0..3)
             .map(|name| {
@@ -152,7 +152,7 @@ fn tasks_that_always_yield_keep_neither_timers_nor_other_threads_waiting() {
 #[test]
 fn a_task_stays_on_its_thread_and_sees_one_set_of_thread_locals() {
     thread_local!(static LOCAL: Cell<usize> = const { Cell::new(0) });
-    run(|| {
+    run_in_order(|| {
         let home = thread::current().id();
         let tasks: Vec<_> = (0..50)
             .map(|_| {
@@ -193,7 +193,7 @@ fn a_result_whose_destructor_panics_harms_nobody() {
             panic!("as a result nobody wants");
         }
     }
-    run(|| {
+    run_in_order(|| {
         drop(rt::spawn(|| Bomb));
         rt::yield_now();
         assert_eq!(rt::spawn(|| 3).join().unwrap(), 3);
@@ -252,7 +252,7 @@ fn a_task_of_one_runtime_can_join_one_of_another() {
 
 #[test]
 fn a_task_that_joins_itself_is_told_so() {
-    run(|| {
+    run_in_order(|| {
         let (give, take) = mpsc::channel::<rt::JoinHandle<bool>>();
         let (say, said) = mpsc::channel();
         let task = rt::spawn(move || {
@@ -268,7 +268,7 @@ fn a_task_that_joins_itself_is_told_so() {
 
 #[test]
 fn is_finished_tells_without_waiting() {
-    run(|| {
+    run_in_order(|| {
         let task = rt::spawn(|| ());
         assert!(!task.is_finished());
         rt::yield_now();
@@ -354,7 +354,7 @@ fn several_runtimes_run_side_by_side() {
 
 #[test]
 fn metrics_count_tasks_and_stacks() {
-    run(|| {
+    run_in_order(|| {
         let tasks: Vec<_> = (0..10).map(|_| rt::spawn(|| rt::time::sleep(Duration::from_millis(5)))).collect();
         let waiting = rt::metrics().unwrap();
         assert_eq!((waiting.tasks, waiting.spawned, waiting.completed, waiting.stacks), (11, 11, 0, 1));

@@ -95,6 +95,12 @@ impl Inbox {
         let _ = self.word.compare_exchange(ASLEEP, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// For who has something else for the worker than a task of its own, and has a fence between writing that and this.
+    /// `true`: the worker has declared itself asleep before, and the caller has to wake it.
+    pub(super) fn rouse(&self) -> bool {
+        self.word.compare_exchange(ASLEEP, ptr::null_mut(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
     /// From now on nothing is accepted: the worker has ended, and with it all that could be in here.
     pub(super) fn close(&self) {
         self.word.store(CLOSED, Ordering::Relaxed);

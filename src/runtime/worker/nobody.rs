@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::task::{self, Header, Mine, Reference, Scheduler, Timer};
+use crate::task::{self, Header, Home, Mine, Reference, Scheduler, Timer};
 
 struct Nobody;
 
@@ -18,9 +18,11 @@ impl Scheduler for Nobody {
     fn cancel_timer(&self, _: Timer) {}
 }
 
+static HOME: Home = Home(&Nobody);
+
 pub(super) fn tasks(count: usize) -> Vec<Reference> {
     let new = || {
-        let [task, _] = task::new(&Nobody, None, 0, || ()).map_err(|_| "no memory").unwrap();
+        let [task, _] = task::new(Some(&HOME), None, 0, || ()).map_err(|_| "no memory").unwrap();
         task
     };
     (0..count).map(|_| new()).collect()

@@ -5,14 +5,17 @@
 //! many of them as it has had workers at the same time.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
 use super::inbox::Inbox;
 use crate::driver::Waker;
+use crate::task::Home;
 
 pub(super) struct Shared {
     pub(super) inbox: Inbox,
+    /// What its tasks know it by: it leads here.
+    home: OnceLock<Home>,
     /// The worker's thread, and how to wake it; `None` between two workers.
     worker: Mutex<Option<(Thread, Waker)>>,
 }
@@ -38,13 +41,17 @@ impl Shared {
             None => {
                 let mut place = Vec::new();
                 place.try_reserve_exact(1)?;
-                place.push(Shared { inbox: Inbox::new(), worker: Mutex::new(None) });
+                place.push(Shared { inbox: Inbox::new(), home: OnceLock::new(), worker: Mutex::new(None) });
                 &place.leak()[0]
             }
         };
         *lock(&shared.worker) = Some((std::thread::current(), waker));
         shared.inbox.open();
         Ok(shared)
+    }
+
+    pub(super) fn home(&'static self) -> &'static Home {
+        self.home.get_or_init(|| Home(self))
     }
 
     /// The worker has ended. None of its tasks may be left, nor anybody who is about to put one into the inbox.
@@ -58,7 +65,7 @@ impl Shared {
         }
     }
 
-    /// Ends a sleep of the worker.
+    /// Ends a sleep of the worker: this one or, if it does not sleep, the next.
     pub(super) fn wake(&self) {
         if let Some((_, waker)) = &*lock(&self.worker) {
             waker.wake();

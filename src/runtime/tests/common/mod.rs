@@ -29,3 +29,8 @@ pub fn ends<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
 pub fn run<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     ends(|| switchback_runtime::run(f).unwrap())
 }
+
+/// As [`run`], with one worker: for what depends on the order in which tasks run.
+pub fn run_in_order<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
+    ends(|| switchback_runtime::Runtime::builder().workers(1).run(f).unwrap())
+}
