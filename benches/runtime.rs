@@ -27,7 +27,9 @@ fn main() {
 /// A task spawned by another and waited for.
 fn spawn_and_join() -> Work {
     Box::new(|count| {
-        rt::run(move || repeat(count, || rt::spawn(|| ()).join().expect("it neither panics nor lacks a stack")))
+        rt::Runtime::builder()
+            .workers(1)
+            .run(move || repeat(count, || rt::spawn(|| ()).join().expect("it neither panics nor lacks a stack")))
             .expect("a runtime")
     })
 }
@@ -48,14 +50,16 @@ fn tokio_spawn_and_join() -> Work {
 /// One way of a yield between two tasks that do nothing else.
 fn yield_now() -> Work {
     Box::new(|count| {
-        rt::run(move || {
-            let yields = move || repeat(count.div_ceil(2), rt::yield_now);
-            let other = rt::spawn(yields);
-            let elapsed = yields();
-            other.join().expect("it neither panics nor lacks a stack");
-            elapsed
-        })
-        .expect("a runtime")
+        rt::Runtime::builder()
+            .workers(1)
+            .run(move || {
+                let yields = move || repeat(count.div_ceil(2), rt::yield_now);
+                let other = rt::spawn(yields);
+                let elapsed = yields();
+                other.join().expect("it neither panics nor lacks a stack");
+                elapsed
+            })
+            .expect("a runtime")
     })
 }
 

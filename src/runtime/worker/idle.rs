@@ -13,7 +13,7 @@
 //! | who adds a task | who gives up |
 //! |---|---|
 //! | 1. writes the length of the list | 1. changes the word: it sleeps from now on, or does not search any more |
-//! | 2. fence (in [`to_wake`](Idle::to_wake)) | 2. fence (in [`fall_asleep`](Idle::fall_asleep), [`stop_searching`](Idle::stop_searching)) |
+//! | 2. fence (in `to_wake`) | 2. fence (in `fall_asleep`, `stop_searching`) |
 //! | 3. reads the word, and wakes a sleeper if nobody searches | 3. reads the lengths of all lists, and takes what is there |
 //!
 //! The two fences are in one order that all agree on. If the left one is first, the right party reads the length as it was
@@ -27,10 +27,14 @@
 //!
 //! A searcher that moves tasks to a list of its own is counted until they are in there: so another that gives up meanwhile,
 //! and sees them nowhere, is not the last, and the one that moves them looks again.
+//!
+//! Only the first search is kept to half of the workers. Who has seen a task searches in any case, so that nobody goes round
+//! in circles between a task that is there and a search that is not allowed.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::io;
+use std::sync::PoisonError;
 
-use crate::worker::sync::{AtomicUsize, Mutex, Ordering, fence};
+use super::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, fence};
 
 /// The searchers are counted in the lower half of the word, the sleepers in the upper one.
 const SEARCHER: usize = 1;
@@ -44,6 +48,24 @@ pub(super) struct Idle {
     /// Their numbers; as many as the word says, when the lock is free.
     sleepers: Mutex<Vec<usize>>,
     workers: usize,
+}
+
+/// What a worker can do about tasks that nobody has begun.
+pub(super) trait Work {
+    /// Takes tasks from others. Says whether there is something to do now.
+    fn search(&mut self) -> bool;
+
+    /// Whether there is a task in any list, its own included.
+    fn is_left(&self) -> bool;
+
+    /// Sleeps until it is woken, or something else wants it.
+    fn sleep(&mut self) -> io::Result<()>;
+
+    /// Ends the sleep of another worker: this one or, if it does not sleep, the next. From any thread.
+    fn wake(&self, worker: usize);
+
+    /// It has been woken by another worker.
+    fn was_called(&self);
 }
 
 fn searchers(word: usize) -> usize {
@@ -62,6 +84,40 @@ impl Idle {
     fn lock(&self) -> MutexGuard<'_, Vec<usize>> {
         // Nothing panics under this lock.
         self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds something to do, or sleeps until there is. For a worker that has nothing.
+    pub(super) fn rest(&self, worker: usize, work: &mut impl Work) -> io::Result<()> {
+        let searching = self.start_searching();
+        if searching && work.search() {
+            self.hand_on(work);
+            return Ok(());
+        }
+        self.fall_asleep(worker, searching);
+        // What has come up to now is seen here; for what comes from now on we are woken.
+        let seen = work.is_left();
+        let slept = if seen { Ok(()) } else { work.sleep() };
+        if self.wake_up(worker) {
+            work.was_called();
+            work.search();
+            self.hand_on(work);
+        } else if seen && work.search() && work.is_left() {
+            self.call(work);
+        }
+        slept
+    }
+
+    /// Ends a search. The last to do so has another worker woken if there is more.
+    fn hand_on(&self, work: &impl Work) {
+        if self.stop_searching() && work.is_left() {
+            self.call(work);
+        }
+    }
+
+    fn call(&self, work: &impl Work) {
+        if let Some(worker) = self.to_wake() {
+            work.wake(worker);
+        }
     }
 
     /// Says which worker is to be woken, after a task has been added. It counts as searching from now on.
@@ -83,14 +139,14 @@ impl Idle {
     }
 
     /// Whether the caller, who has nothing to do, may search.
-    pub(super) fn start_searching(&self) -> bool {
+    fn start_searching(&self) -> bool {
         let may = |word: usize| (2 * searchers(word) < self.workers).then_some(word + SEARCHER);
         // Relaxed: it only holds others back, and who stops has the fence.
         self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, may).is_ok()
     }
 
     /// The caller does not search any more. `true` if it was the last, who has to look whether something lies anywhere.
-    pub(super) fn stop_searching(&self) -> bool {
+    fn stop_searching(&self) -> bool {
         let before = self.word.fetch_sub(SEARCHER, Ordering::Relaxed);
         // The right fence of the table.
         fence(Ordering::SeqCst);
@@ -98,7 +154,7 @@ impl Idle {
     }
 
     /// The worker goes to sleep, and does not search any more if it did. Before it sleeps it looks at all lists again.
-    pub(super) fn fall_asleep(&self, worker: usize, searching: bool) {
+    fn fall_asleep(&self, worker: usize, searching: bool) {
         let mut asleep = self.lock();
         asleep.push(worker);
         let change = if searching { SLEEPER - SEARCHER } else { SLEEPER };
@@ -109,7 +165,7 @@ impl Idle {
     }
 
     /// The worker does not sleep any more. `true` if it was woken to search, as which it counts already.
-    pub(super) fn wake_up(&self, worker: usize) -> bool {
+    fn wake_up(&self, worker: usize) -> bool {
         let mut asleep = self.lock();
         match asleep.iter().rposition(|other| *other == worker) {
             Some(place) => {
@@ -124,4 +180,154 @@ impl Idle {
 
 fn is_one_wanted(word: usize) -> bool {
     searchers(word) == 0 && sleepers(word) != 0
+}
+
+/// `RUSTFLAGS="--cfg loom" cargo test -p switchback-runtime --release --lib model`
+#[cfg(all(test, loom))]
+mod model {
+    use loom::sync::{Arc, Condvar};
+    use loom::thread;
+
+    use super::*;
+
+    /// Lists of tasks of which only the number matters, and workers that sleep until they are signalled. Loom finds it if all
+    /// of them sleep although there is work.
+    struct Model {
+        idle: Idle,
+        lists: Vec<(Mutex<usize>, AtomicUsize)>,
+        signals: Vec<(Mutex<bool>, Condvar)>,
+        /// Tasks not run yet.
+        left: AtomicUsize,
+    }
+
+    impl Model {
+        fn new(workers: usize, tasks: usize) -> Arc<Model> {
+            Arc::new(Model {
+                idle: Idle::new(workers),
+                lists: (0..workers).map(|_| (Mutex::new(0), AtomicUsize::new(0))).collect(),
+                signals: (0..workers).map(|_| (Mutex::new(false), Condvar::new())).collect(),
+                left: AtomicUsize::new(tasks),
+            })
+        }
+
+        fn change(&self, list: usize, by: impl Fn(usize) -> usize) -> usize {
+            let (list, len) = &self.lists[list];
+            let mut list = list.lock().unwrap();
+            let before = *list;
+            *list = by(before);
+            len.store(*list, Ordering::Relaxed);
+            before
+        }
+
+        fn pop(&self, list: usize) -> bool {
+            self.change(list, |len| len.saturating_sub(1)) != 0
+        }
+
+        fn spawn(&self, list: usize) {
+            self.change(list, |len| len + 1);
+            if let Some(worker) = self.idle.to_wake() {
+                self.signal(worker);
+            }
+        }
+
+        fn signal(&self, worker: usize) {
+            let (signal, changed) = &self.signals[worker];
+            *signal.lock().unwrap() = true;
+            changed.notify_one();
+        }
+
+        /// Runs one task; the last one ends all workers.
+        fn run(&self) {
+            if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                (0..self.signals.len()).for_each(|worker| self.signal(worker));
+            }
+        }
+
+        fn work(&self, worker: usize) {
+            let mut me = Worker { model: self, worker, taken: false };
+            while self.left.load(Ordering::Acquire) != 0 {
+                if std::mem::take(&mut me.taken) || self.pop(worker) {
+                    self.run();
+                } else {
+                    self.idle.rest(worker, &mut me).unwrap();
+                }
+            }
+        }
+    }
+
+    struct Worker<'a> {
+        model: &'a Model,
+        worker: usize,
+        taken: bool,
+    }
+
+    impl Work for Worker<'_> {
+        fn search(&mut self) -> bool {
+            let others = (0..self.model.lists.len()).filter(|other| *other != self.worker);
+            for other in others {
+                if self.model.lists[other].1.load(Ordering::Relaxed) != 0 && self.model.pop(other) {
+                    self.taken = true;
+                    return true;
+                }
+            }
+            self.model.lists[self.worker].1.load(Ordering::Relaxed) != 0
+        }
+
+        fn is_left(&self) -> bool {
+            self.model.lists.iter().any(|(_, len)| len.load(Ordering::Relaxed) != 0)
+        }
+
+        fn sleep(&mut self) -> io::Result<()> {
+            let (signal, changed) = &self.model.signals[self.worker];
+            let mut signal = signal.lock().unwrap();
+            while !*signal {
+                signal = changed.wait(signal).unwrap();
+            }
+            // The signal that ends all stays.
+            *signal = self.model.left.load(Ordering::Acquire) == 0;
+            Ok(())
+        }
+
+        fn wake(&self, worker: usize) {
+            self.model.signal(worker);
+        }
+
+        fn was_called(&self) {}
+    }
+
+    fn check(preemptions: usize, f: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(preemptions);
+        builder.check(f);
+    }
+
+    #[test]
+    fn model_of_a_task_that_comes_while_workers_fall_asleep() {
+        check(3, || {
+            let model = Model::new(2, 1);
+            // Worker 0 is busy: it has spawned, and goes on computing.
+            let other = thread::spawn({
+                let model = model.clone();
+                move || model.work(1)
+            });
+            model.spawn(0);
+            other.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn model_of_several_tasks_for_several_workers() {
+        check(2, || {
+            let model = Model::new(3, 2);
+            let others: Vec<_> = [1, 2]
+                .map(|worker| {
+                    let model = model.clone();
+                    thread::spawn(move || model.work(worker))
+                })
+                .into();
+            model.spawn(0);
+            model.spawn(0);
+            others.into_iter().for_each(|other| other.join().unwrap());
+        });
+    }
 }

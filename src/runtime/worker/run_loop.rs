@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use switchback::stack;
 
 use super::alive::Alive;
+use super::idle::Work;
 use super::shared::Shared;
 use super::team::count;
 use super::threads::Threads;
@@ -226,30 +227,7 @@ impl Local {
         if self.alone {
             return self.sleep(driver, events);
         }
-        let idle = &self.team.idle;
-        let searching = idle.start_searching();
-        if searching && self.search() {
-            self.stop_searching();
-            return Ok(());
-        }
-        idle.fall_asleep(self.index, searching);
-        // What has come up to now is seen here; for what comes from now on we are woken.
-        let seen = self.team.has_fresh();
-        let slept = if seen { Ok(()) } else { self.sleep(driver, events) };
-        if idle.wake_up(self.index) {
-            count(&self.seat.figures.called, 1);
-            self.search();
-            self.stop_searching();
-        } else if seen && self.search() && self.team.has_fresh() {
-            self.team.call();
-        }
-        slept
-    }
-
-    fn stop_searching(&self) {
-        if self.team.idle.stop_searching() && self.team.has_fresh() {
-            self.team.call();
-        }
+        self.team.idle.rest(self.index, &mut Resting { local: self, driver, events })
     }
 
     /// Takes tasks from another worker. Says whether there is something to do now.
@@ -290,5 +268,34 @@ impl Local {
         let polled = driver.poll(events, timeout);
         self.shared.inbox.wake_up();
         polled
+    }
+}
+
+/// A worker that has nothing to do, and those beside it.
+struct Resting<'a> {
+    local: &'a Local,
+    driver: &'a Driver,
+    events: &'a mut driver::Events,
+}
+
+impl Work for Resting<'_> {
+    fn search(&mut self) -> bool {
+        self.local.search()
+    }
+
+    fn is_left(&self) -> bool {
+        self.local.team.has_fresh()
+    }
+
+    fn sleep(&mut self) -> io::Result<()> {
+        self.local.sleep(self.driver, self.events)
+    }
+
+    fn wake(&self, worker: usize) {
+        self.local.team.wake(worker);
+    }
+
+    fn was_called(&self) {
+        count(&self.local.seat.figures.called, 1);
     }
 }

@@ -2,12 +2,12 @@
 
 #[cfg(not(loom))]
 pub(super) use std::sync::{
-    Mutex,
+    Mutex, MutexGuard,
     atomic::{AtomicUsize, Ordering, fence},
 };
 
 #[cfg(loom)]
 pub(super) use loom::sync::{
-    Mutex,
+    Mutex, MutexGuard,
     atomic::{AtomicUsize, Ordering, fence},
 };

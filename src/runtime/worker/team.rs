@@ -170,9 +170,14 @@ impl Team {
 
     /// Wakes a worker to search, if one is wanted: to be called when a task has been added that any may take.
     pub(super) fn call(&self) {
-        if let Some(worker) = self.idle.to_wake()
-            && let Some(shared) = self.seats[worker].shared.get()
-        {
+        if let Some(worker) = self.idle.to_wake() {
+            self.wake(worker);
+        }
+    }
+
+    /// Ends the sleep of a worker that has begun.
+    pub(super) fn wake(&self, worker: usize) {
+        if let Some(shared) = self.seats[worker].shared.get() {
             shared.wake();
         }
     }
