@@ -9,20 +9,15 @@ use crate::task::{Header, Mine, Reference};
 pub(super) struct Alive {
     first: Cell<*const Header>,
     last: Cell<*const Header>,
-    len: Cell<usize>,
 }
 
 impl Default for Alive {
     fn default() -> Alive {
-        Alive { first: Cell::new(ptr::null()), last: Cell::new(ptr::null()), len: Cell::new(0) }
+        Alive { first: Cell::new(ptr::null()), last: Cell::new(ptr::null()) }
     }
 }
 
 impl Alive {
-    pub(super) fn len(&self) -> usize {
-        self.len.get()
-    }
-
     /// Takes over a count of a new task of this worker.
     pub(super) fn insert(&self, task: Reference) -> Mine {
         // SAFETY: it is alive from now on, and this worker's.
@@ -34,7 +29,6 @@ impl Alive {
             Some(last) => last.own().after.set(this),
             None => self.first.set(this),
         }
-        self.len.set(self.len.get() + 1);
         task
     }
 
@@ -53,7 +47,6 @@ impl Alive {
             Some(after) => after.own().before.set(before),
             None => self.last.set(before),
         }
-        self.len.set(self.len.get() - 1);
         // SAFETY: the count that was taken over.
         unsafe { Reference::from_raw(task.as_ptr()) }
     }
@@ -81,7 +74,6 @@ mod tests {
                 drop(alive.remove(first_three[place]));
                 inside.retain(|task| *task != first_three[place]);
                 inside.extend(tasks(1).into_iter().map(|task| alive.insert(task)));
-                assert_eq!(alive.len(), 3);
                 assert!(chain(&alive) == inside, "after {order:?}, up to {place}");
             }
             for left in inside {

@@ -5,6 +5,7 @@ use std::ptr;
 use switchback::context::Context;
 
 use super::Local;
+use super::team::less;
 use crate::task::Mine;
 
 /// How often a task that catches its unwinding and waits again is unwound again.
@@ -19,6 +20,9 @@ impl Local {
     pub(super) fn close(&self) {
         self.closing.set(true);
         self.turns.queue().close();
+        if let Some(task) = self.in_hand.take() {
+            self.team.drop_fresh(task);
+        }
         while let Some(task) = self.alive.first() {
             match task.own().context() {
                 Some(context) => self.unwind(task, context),
@@ -52,7 +56,7 @@ impl Local {
         // It never goes on, but what lies on its stack may be in use elsewhere.
         task.cancel();
         std::mem::forget(task.own().stack.take());
-        self.stacks.borrow_mut().gone();
+        less(&self.seat.figures.stacks);
         drop(self.retire(task));
     }
 

@@ -196,8 +196,10 @@ mod model {
         idle: Idle,
         lists: Vec<(Mutex<usize>, AtomicUsize)>,
         signals: Vec<(Mutex<bool>, Condvar)>,
-        /// Tasks not run yet.
+        /// Tasks not begun yet.
         left: AtomicUsize,
+        /// Whether all have begun.
+        met: (Mutex<bool>, Condvar),
     }
 
     impl Model {
@@ -207,6 +209,7 @@ mod model {
                 lists: (0..workers).map(|_| (Mutex::new(0), AtomicUsize::new(0))).collect(),
                 signals: (0..workers).map(|_| (Mutex::new(false), Condvar::new())).collect(),
                 left: AtomicUsize::new(tasks),
+                met: (Mutex::new(false), Condvar::new()),
             })
         }
 
@@ -236,10 +239,18 @@ mod model {
             changed.notify_one();
         }
 
-        /// Runs one task; the last one ends all workers.
+        /// Runs one task, which keeps its worker until all tasks have begun: so each needs a worker of its own. The last one
+        /// ends all workers.
         fn run(&self) {
+            let (met, changed) = &self.met;
             if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+                *met.lock().unwrap() = true;
+                changed.notify_all();
                 (0..self.signals.len()).for_each(|worker| self.signal(worker));
+            }
+            let mut met = met.lock().unwrap();
+            while !*met {
+                met = changed.wait(met).unwrap();
             }
         }
 
@@ -316,7 +327,7 @@ mod model {
     }
 
     #[test]
-    fn model_of_several_tasks_for_several_workers() {
+    fn model_of_tasks_each_of_which_needs_a_worker_of_its_own() {
         check(2, || {
             let model = Model::new(3, 2);
             let others: Vec<_> = [1, 2]

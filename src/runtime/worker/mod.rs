@@ -57,7 +57,7 @@ pub(crate) use threads::Threads;
 use alive::Alive;
 use shared::Shared;
 use stacks::Stacks;
-use team::{Seat, count};
+use team::{Seat, count, less, more};
 use timers::Timers;
 
 /// What the thread of a worker knows of it.
@@ -74,6 +74,9 @@ struct Local {
     turns: Turns,
     timers: RefCell<Timers<Mine>>,
     stacks: RefCell<Stacks>,
+    /// Taken from another worker, and the next to begin. It is not taken on before, or else it would have to wait if the
+    /// task before it computes for long, although others have time.
+    in_hand: Cell<Option<Reference>>,
     /// Whether it is the turn of a task that has not begun.
     is_freshs_turn: Cell<bool>,
     /// How often others' lists have been looked at.
@@ -214,7 +217,7 @@ impl Local {
     {
         let [ours, handles] = self.admit(Some(self.home), settings, function)?;
         let task = self.alive.insert(ours);
-        self.count_alive();
+        more(&self.seat.figures.alive);
         self.turns.queue().push(task);
         Ok(handles)
     }
@@ -251,7 +254,7 @@ impl Local {
     fn take_on(&self, task: Reference) -> Mine {
         let task = self.alive.insert(task);
         task.settle(self.home);
-        self.count_alive();
+        more(&self.seat.figures.alive);
         task
     }
 
@@ -279,11 +282,10 @@ impl Local {
         let stack = Named::new(stack, task.name().unwrap_or_default());
         // SAFETY: the stack is the task's until it is retired: then its function has returned, or it is leaked.
         let context = unsafe { Context::new(&stack, task::entry) };
-        match &context {
-            Ok(_) => task.own().stack.set(Some(stack)),
-            Err(_) => self.stacks.borrow_mut().gone(),
+        if context.is_ok() {
+            task.own().stack.set(Some(stack));
+            more(&self.seat.figures.stacks);
         }
-        self.count_stacks();
         context
     }
 
@@ -291,13 +293,11 @@ impl Local {
     fn retire(&self, task: Mine) -> Reference {
         count(&self.seat.figures.completed, 1);
         if task.own().stack.take().is_some() {
-            self.stacks.borrow_mut().gone();
+            less(&self.seat.figures.stacks);
         }
-        self.count_stacks();
-        let task = self.alive.remove(task);
-        self.count_alive();
+        less(&self.seat.figures.alive);
         self.team.dismiss();
-        task
+        self.alive.remove(task)
     }
 
     /// Queues whatever the inbox, others who spawn and the clock have made ready.
@@ -319,15 +319,7 @@ impl Local {
         self.count_timers();
     }
 
-    fn count_alive(&self) {
-        self.seat.figures.alive.store(self.alive.len(), Ordering::Relaxed);
-    }
-
     fn count_timers(&self) {
         self.seat.figures.timers.store(self.timers.borrow().len(), Ordering::Relaxed);
-    }
-
-    fn count_stacks(&self) {
-        self.seat.figures.stacks.store(self.stacks.borrow().in_use(), Ordering::Relaxed);
     }
 }

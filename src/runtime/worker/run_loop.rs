@@ -17,7 +17,7 @@ use super::threads::Threads;
 use super::{LOCAL, Local, Settings, Team};
 use crate::driver::{self, Driver};
 use crate::task::handle::{Cause, JoinError, JoinHandle};
-use crate::task::{Mine, Taking, Turns};
+use crate::task::{Mine, Reference, Taking, Turns};
 
 /// Turns after which inbox and clock are looked at although tasks are ready: that costs some 30 ns, a turn 5 ns at best.
 /// Prime, so that no pattern of tasks falls in step; it is tokio's figure.
@@ -87,6 +87,7 @@ impl Worker {
             alive: Alive::default(),
             timers: RefCell::default(),
             stacks: RefCell::default(),
+            in_hand: Cell::new(None),
             is_freshs_turn: Cell::new(false),
             looks: Cell::new(0),
             closing: Cell::new(false),
@@ -191,6 +192,9 @@ impl Local {
         if self.alone {
             return self.turns.queue().pop();
         }
+        if let Some(task) = self.in_hand.take() {
+            return Some(self.take_on(task));
+        }
         let begun = || self.turns.queue().pop();
         let fresh = || self.seat.fresh.pop().map(|task| self.take_on(task));
         let next = match self.is_freshs_turn.replace(!self.is_freshs_turn.get()) {
@@ -210,7 +214,17 @@ impl Local {
             && let Some(task) = self.neighbour().fresh.pop()
         {
             count(&self.seat.figures.stolen, 1);
-            self.turns.queue().push(self.take_on(task));
+            self.hold(task);
+        }
+    }
+
+    /// Takes a task that is to be begun next. If there was one already, that one is for whoever has time.
+    fn hold(&self, task: Reference) {
+        if let Some(before) = self.in_hand.replace(Some(task)) {
+            match self.seat.fresh.push(before) {
+                Ok(()) => self.team.call(),
+                Err(before) => self.team.drop_fresh(before),
+            }
         }
     }
 
@@ -241,7 +255,7 @@ impl Local {
             // One is ours for good, so that workers do not take the last task from each other for ever.
             if let Some(first) = taken.pop() {
                 count(&self.seat.figures.stolen, stolen);
-                self.turns.queue().push(self.take_on(first));
+                self.hold(first);
                 self.team.refuse(self.seat.fresh.append(taken));
                 return true;
             }

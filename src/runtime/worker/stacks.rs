@@ -4,16 +4,11 @@ use switchback::stack::{self, Pool, Pooled};
 
 #[derive(Default)]
 pub(super) struct Stacks {
-    in_use: usize,
     /// The pool that was used last, and the size that was asked of it.
     last: Option<(usize, Pool)>,
 }
 
 impl Stacks {
-    pub(super) fn in_use(&self) -> usize {
-        self.in_use
-    }
-
     /// A stack with at least the given reserve in bytes: without a system call if one is kept.
     pub(super) fn take(&mut self, reserve: usize) -> Result<Pooled, stack::Error> {
         let pool = match self.last {
@@ -21,13 +16,6 @@ impl Stacks {
             _ => Pool::of(reserve)?,
         };
         self.last = Some((reserve, pool));
-        let stack = pool.take()?;
-        self.in_use += 1;
-        Ok(stack)
-    }
-
-    /// Notes that a stack handed out has been given back, or is lost.
-    pub(super) fn gone(&mut self) {
-        self.in_use -= 1;
+        pool.take()
     }
 }

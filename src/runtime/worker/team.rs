@@ -61,6 +61,17 @@ pub(super) fn count(figure: &AtomicU64, more: u64) {
     figure.store(figure.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 
+/// As [`count`], for what comes and goes.
+#[inline]
+pub(super) fn more(figure: &AtomicUsize) {
+    figure.store(figure.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}
+
+#[inline]
+pub(super) fn less(figure: &AtomicUsize) {
+    figure.store(figure.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+}
+
 /// See the module's documentation. It outlives the workers, for as long as somebody has a handle of the runtime.
 pub(crate) struct Team {
     pub(super) seats: Box<[Arc<Seat>]>,
