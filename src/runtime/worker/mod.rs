@@ -311,12 +311,11 @@ impl Local {
         }
         let mut timers = self.timers.borrow_mut();
         while let Some(task) = timers.expired(now) {
+            self.seat.figures.timers.store(timers.len(), Ordering::Relaxed);
             if task.notify() {
                 self.turns.queue().push(task);
             }
         }
-        drop(timers);
-        self.count_timers();
     }
 
     fn count_timers(&self) {
