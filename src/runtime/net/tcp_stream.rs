@@ -31,7 +31,11 @@ use crate::driver::Direction;
 /// rt::run(|| {
 ///     # let listener = TcpListener::bind("127.0.0.1:0")?;
 ///     # let address = listener.local_addr()?;
-///     # rt::spawn(move || listener.accept().unwrap().0.write_all(b"later"));
+///     # rt::spawn(move || {
+///     #     let (mut peer, _) = listener.accept().unwrap();
+///     #     peer.read_exact(&mut [0; 3]).unwrap();
+///     #     peer.write_all(b"later")
+///     # });
 ///     let mut stream = TcpStream::connect(address)?;
 ///     stream.write_all(b"now")?;
 ///     let mut answer = String::new();
