@@ -37,19 +37,21 @@ impl Drop for Counted {
 #[test]
 fn tasks_run_on_all_workers_at_once() {
     run(3, || {
-        // Each keeps its thread until all three are there; the first task is parked, so its thread can have one.
-        let meet = Arc::new(Barrier::new(3));
-        let tasks: Vec<_> = (0..3)
-            .map(|_| {
-                let meet = meet.clone();
-                rt::spawn(move || {
-                    meet.wait();
-                    here()
+        for _ in 0..scaled(1000, 20) {
+            // Each keeps its thread until all three are there; the first task is parked, so its thread can have one.
+            let meet = Arc::new(Barrier::new(3));
+            let tasks: Vec<_> = (0..3)
+                .map(|_| {
+                    let meet = meet.clone();
+                    rt::spawn(move || {
+                        meet.wait();
+                        here()
+                    })
                 })
-            })
-            .collect();
-        let threads: HashSet<_> = tasks.into_iter().map(|task| task.join().unwrap()).collect();
-        assert_eq!(threads.len(), 3);
+                .collect();
+            let threads: HashSet<_> = tasks.into_iter().map(|task| task.join().unwrap()).collect();
+            assert_eq!(threads.len(), 3);
+        }
     });
 }
 
@@ -132,12 +134,21 @@ fn tasks_that_yield_keep_none_waiting_that_has_not_begun_and_the_other_way_round
         // The other worker computes, so everything happens on this one.
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let busy = rt::Builder::new().on(1).spawn(move || computes_until(&stopped)).unwrap();
         let begun = Arc::new(AtomicBool::new(false));
         let flag = begun.clone();
-        rt::spawn(move || flag.store(true, Ordering::Relaxed));
-        while !begun.load(Ordering::Relaxed) {
+        let computes = move || {
+            flag.store(true, Ordering::Release);
+            computes_until(&stopped);
+        };
+        let busy = rt::Builder::new().on(1).spawn(computes).unwrap();
+        while !begun.load(Ordering::Acquire) {
             rt::yield_now();
+        }
+        for _ in 0..20 {
+            let task = rt::spawn(|| ());
+            rt::yield_now();
+            rt::yield_now();
+            assert!(task.is_finished(), "it begins before we have had a second turn");
         }
         // Each spawns the next for ever, and yet we go on.
         fn again(stop: Arc<AtomicBool>) {
