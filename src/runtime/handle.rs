@@ -63,7 +63,7 @@ impl Handle {
         worker::current_team().map(Handle::new)
     }
 
-    /// Starts a task in this runtime, as [`spawn`](crate::spawn) does; [`Builder::spawn_on`](crate::Builder::spawn_on) is for
+    /// Starts a task in this runtime, as [`spawn`](crate::spawn()) does; [`Builder::spawn_on`](crate::Builder::spawn_on) is for
     /// one with settings of its own.
     ///
     /// From outside the runtime it costs a short lock and, if the worker that gets it sleeps, a system call.

@@ -50,7 +50,7 @@
 //! | [`task`] | the task header, parking, whose turn it is, join handles | the primitive crate |
 //! | `driver` | epoll, and poll for whoever cannot park | `task` |
 //! | `worker` | inbox, timers, stacks, the loop; several workers as a team | `driver` and `task` |
-//! | the rest | [`run`], [`spawn`], [`net`], [`time`], [`signal`] | those above |
+//! | the rest | [`run`], [`spawn()`], [`net`], [`time`], [`signal`] | those above |
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
 mod driver;
