@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::row::{self, Row};
 use super::try_box::try_box;
-use super::{Error, Stack, StackSize, overflow, system};
+use super::{Error, Stack, StackSize, overflow, system, valgrind};
 
 /// Stacks of one size, cut from one mapping, made all at once and handed out one by one.
 ///
@@ -133,6 +133,7 @@ impl Slab {
             // SAFETY: one that was never retired is restored without harm.
             unsafe { shared.row.restore(limit)? };
         }
+        valgrind::hand_out(limit, shared.row.size().reserve);
         Ok(stack)
     }
 

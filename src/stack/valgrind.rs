@@ -7,14 +7,24 @@
 //! stores and five instructions.
 
 use core::ptr::NonNull;
+#[cfg(feature = "std")]
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Requests, from `valgrind.h`, where their numbers are declared to be fixed for ever.
 const STACK_REGISTER: usize = 0x1501;
 #[cfg(feature = "std")]
 const STACK_DEREGISTER: usize = 0x1502;
+/// Memcheck's own, for memory that may be written to and holds nothing yet.
+#[cfg(feature = "std")]
+const MAKE_MEM_UNDEFINED: usize = 0x4d43_0001;
 
 /// What [`request`] answers when nobody listens. Valgrind counts its stacks from zero.
 const NATIVE: usize = usize::MAX;
+
+/// Whether a Valgrind has been told of a stack that can be used again. Orders nothing: who hands a stack out has seen it
+/// registered.
+#[cfg(feature = "std")]
+static LISTENS: AtomicBool = AtomicBool::new(false);
 
 /// Registers a stack for as long as the program runs.
 pub(super) fn register_for_ever(limit: NonNull<u8>, top: NonNull<u8>) {
@@ -27,7 +37,25 @@ pub(super) fn register(limit: NonNull<u8>, top: NonNull<u8>) {
     let number = register_range(limit, top);
     if number != NATIVE {
         numbers().insert(limit.addr().get(), number);
+        LISTENS.store(true, Ordering::Relaxed);
     }
+}
+
+/// Says that a stack is handed out, perhaps again: Memcheck holds what was below the last stack pointer there for out of
+/// bounds, and what was above it for values. Natively a load and a branch.
+#[cfg(feature = "std")]
+#[inline(always)]
+pub(super) fn hand_out(limit: NonNull<u8>, reserve: usize) {
+    if LISTENS.load(Ordering::Relaxed) {
+        forget_frames(limit, reserve);
+    }
+}
+
+#[cfg(feature = "std")]
+#[cold]
+#[inline(never)]
+fn forget_frames(limit: NonNull<u8>, reserve: usize) {
+    request(MAKE_MEM_UNDEFINED, limit.addr().get(), reserve);
 }
 
 /// Takes back what [`register`] said, before the memory is something else.

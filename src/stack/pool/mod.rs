@@ -33,7 +33,7 @@ use self::depot::Depot;
 pub use self::keep::Keep;
 use self::shelf::Shelf;
 use super::try_box::try_box;
-use super::{Error, Stack, StackSize, overflow};
+use super::{Error, Stack, StackSize, overflow, valgrind};
 
 /// How many sizes of stacks are kept apart.
 const SIZES: usize = 256;
@@ -132,6 +132,7 @@ impl Pool {
             Some(limit) => limit,
             None => self.take_from_depot()?,
         };
+        valgrind::hand_out(limit, self.0.size.reserve);
         Ok(Pooled { limit, pool: self.0 })
     }
 
