@@ -133,7 +133,7 @@ impl Slab {
             // SAFETY: one that was never retired is restored without harm.
             unsafe { shared.row.restore(limit)? };
         }
-        valgrind::hand_out(limit, shared.row.size().reserve);
+        valgrind::hand_out(limit, &shared.row.size());
         Ok(stack)
     }
 

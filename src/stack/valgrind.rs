@@ -10,6 +10,9 @@ use core::ptr::NonNull;
 #[cfg(feature = "std")]
 use core::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "std")]
+use super::StackSize;
+
 /// Requests, from `valgrind.h`, where their numbers are declared to be fixed for ever.
 const STACK_REGISTER: usize = 0x1501;
 #[cfg(feature = "std")]
@@ -45,17 +48,17 @@ pub(super) fn register(limit: NonNull<u8>, top: NonNull<u8>) {
 /// bounds, and what was above it for values. Natively a load and a branch.
 #[cfg(feature = "std")]
 #[inline(always)]
-pub(super) fn hand_out(limit: NonNull<u8>, reserve: usize) {
+pub(super) fn hand_out(limit: NonNull<u8>, size: &StackSize) {
     if LISTENS.load(Ordering::Relaxed) {
-        forget_frames(limit, reserve);
+        forget_frames(limit, size);
     }
 }
 
 #[cfg(feature = "std")]
 #[cold]
 #[inline(never)]
-fn forget_frames(limit: NonNull<u8>, reserve: usize) {
-    request(MAKE_MEM_UNDEFINED, limit.addr().get(), reserve);
+fn forget_frames(limit: NonNull<u8>, size: &StackSize) {
+    request(MAKE_MEM_UNDEFINED, limit.addr().get(), size.reserve);
 }
 
 /// Takes back what [`register`] said, before the memory is something else.

@@ -132,7 +132,7 @@ impl Pool {
             Some(limit) => limit,
             None => self.take_from_depot()?,
         };
-        valgrind::hand_out(limit, self.0.size.reserve);
+        valgrind::hand_out(limit, &self.0.size);
         Ok(Pooled { limit, pool: self.0 })
     }
 
