@@ -74,7 +74,7 @@ fn parse(arguments: &[String]) -> Result<(usize, Duration), String> {
 
 /// Starts `count` sleepers, waits for them, and tells what they cost.
 fn measure(count: usize, nap: Duration) -> Result<String, String> {
-    let mut sleepers: Vec<JoinHandle<()>> = Vec::new();
+    let mut sleepers: Vec<JoinHandle<Result<(), rt::Cancelled>>> = Vec::new();
     sleepers
         .try_reserve_exact(count)
         .map_err(|_| format!("no memory for the handles of {count} coroutines: ask for fewer"))?;
@@ -93,7 +93,11 @@ fn measure(count: usize, nap: Duration) -> Result<String, String> {
         let mut next = first;
         while next < sleepers.len() {
             if sleepers[next].is_finished() {
-                sleepers.swap_remove(next).join().map_err(|error| refusal(&error))?;
+                sleepers
+                    .swap_remove(next)
+                    .join()
+                    .map_err(|error| refusal(&error))?
+                    .map_err(|cancelled| cancelled.to_string())?;
             } else {
                 next += 1;
             }
@@ -103,7 +107,7 @@ fn measure(count: usize, nap: Duration) -> Result<String, String> {
     let peak = Footprint::now();
 
     for sleeper in sleepers {
-        sleeper.join().map_err(|error| refusal(&error))?;
+        sleeper.join().map_err(|error| refusal(&error))?.map_err(|cancelled| cancelled.to_string())?;
     }
     let wall = start.elapsed();
     let resident = Footprint::now().resident;
@@ -184,8 +188,7 @@ impl Progress {
     fn start(count: usize, start: Instant) -> Progress {
         let terminal = io::stderr().is_terminal();
         rt::spawn(move || {
-            loop {
-                sleep(if terminal { TERMINAL_PERIOD } else { FILE_PERIOD });
+            while sleep(if terminal { TERMINAL_PERIOD } else { FILE_PERIOD }).is_ok() {
                 let Some(now) = rt::metrics() else { return };
                 // The first task and this one are not sleepers.
                 let (spawned, alive) = (now.spawned.saturating_sub(2), now.tasks.saturating_sub(2));

@@ -154,7 +154,9 @@ impl Server {
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
                     complaints.log("new connections have to wait", &error);
-                    rt::time::sleep(RETRY);
+                    if rt::time::sleep(RETRY).is_err() {
+                        break;
+                    }
                 }
             }
         }
@@ -177,9 +179,10 @@ impl Server {
         /// Nobody waits for the last connection to end within less than this.
         const GLANCE: Duration = Duration::from_millis(5);
         let deadline = Instant::now() + self.shared.limits.drain;
+        let mut cancelled = false;
         loop {
             let left = lock(&self.shared.peers).len();
-            if left == 0 || Instant::now() >= deadline {
+            if left == 0 || cancelled || Instant::now() >= deadline {
                 let counts = &self.shared.counts;
                 return Stopped {
                     finished: self.shared.busy_at_stop.load(Ordering::Relaxed).saturating_sub(left),
@@ -188,7 +191,8 @@ impl Server {
                     connections: counts.accepted.load(Ordering::Relaxed),
                 };
             }
-            rt::time::sleep(GLANCE);
+            // If the task is cancelled, the rest is for the end of the runtime to cut off.
+            cancelled = rt::time::sleep(GLANCE).is_err();
         }
     }
 }

@@ -75,8 +75,7 @@ impl Sample {
 /// Writes the figures down once an interval, for as long as the runtime lives.
 pub fn sample(shared: &Shared) {
     let mut last = (Instant::now(), 0);
-    loop {
-        rt::time::sleep(INTERVAL);
+    while rt::time::sleep(INTERVAL).is_ok() {
         let (now, requests) = (Instant::now(), shared.counts.requests.load(Ordering::Relaxed));
         let rate = (requests - last.1) as f64 / (now - last.0).as_secs_f64();
         last = (now, requests);

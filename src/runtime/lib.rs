@@ -40,6 +40,8 @@
 //! - Tasks are switched only where they wait (or yield). One that computes for long keeps those waiting that have begun on
 //!   the same worker.
 //! - Everything here works in plain threads too, where it blocks the thread as the standard library does.
+//! - A task that is cancelled ([`JoinHandle::cancel`]), and code whose time is up ([`timeout`]), is told by an error of the call
+//!   that waits, and of every one after it: see [`Cancelled`]. [`task::park()`] alone waits on; [`task::park_cancellable`] does not.
 //! - A task that is unwinding never switches: a socket or a sleep used in a destructor during a panic blocks the worker.
 //! - What runs out (memory for stacks, mappings, descriptors) is an error of the call that needed it.
 //!
@@ -68,6 +70,7 @@ pub use handle::Handle;
 pub use metrics::{Metrics, WorkerMetrics, metrics};
 pub use runtime::{Runtime, RuntimeBuilder, run};
 pub use spawn::{Builder, spawn, spawn_local};
+pub use task::cancel::{Cancelled, Elapsed, check_cancelled, shield, timeout, timeout_at};
 pub use task::handle::{JoinError, JoinHandle};
 pub use task::yield_now;
 

@@ -2,15 +2,19 @@
 
 pub use std::time::{Duration, Instant};
 
-use crate::task;
+use crate::task::{self, Cancelled};
 
-/// Waits for at least `duration`; the other tasks run meanwhile. On a plain thread it is [`std::thread::sleep`].
+/// Waits for at least `duration`; the other tasks run meanwhile. On a plain thread it blocks, as [`std::thread::sleep`] does.
 ///
-/// It never ends early. It ends late by up to a millisecond, the resolution of the worker's clock, and by as long as
-/// other tasks keep the worker to themselves. A duration too long for the clock is waited for without end. A zero
+/// It never ends early but by an error. It ends late by up to a millisecond, the resolution of the worker's clock, and by as
+/// long as other tasks keep the worker to themselves. A duration too long for the clock is waited for without end. A zero
 /// duration lets the other tasks that are ready run once.
 ///
 /// Costs a timer (logarithmic in the number of timers) and two switches.
+///
+/// # Errors
+///
+/// [`Cancelled`] if the task is, or a [`timeout`](crate::timeout) around this has elapsed, before the time is over.
 ///
 /// # Examples
 ///
@@ -22,22 +26,26 @@ use crate::task;
 ///     let start = Instant::now();
 ///     let sleepers: Vec<_> = (0..100).map(|_| rt::spawn(|| sleep(Duration::from_millis(20)))).collect();
 ///     for sleeper in sleepers {
-///         sleeper.join().unwrap();
+///         sleeper.join().unwrap().unwrap();
 ///     }
 ///     assert!(start.elapsed() >= Duration::from_millis(20)); // and not two seconds
 /// })
 /// # }
 /// ```
-pub fn sleep(duration: Duration) {
+pub fn sleep(duration: Duration) -> Result<(), Cancelled> {
     match Instant::now().checked_add(duration) {
         Some(deadline) => sleep_until(deadline),
         None => loop {
-            task::park();
+            task::park_cancellable(None)?;
         },
     }
 }
 
 /// Waits until `deadline`, as [`sleep`] does; if it has passed, lets the other tasks that are ready run once.
+///
+/// # Errors
+///
+/// As [`sleep`].
 ///
 /// # Examples
 ///
@@ -49,19 +57,20 @@ pub fn sleep(duration: Duration) {
 ///     let mut beat = Instant::now();
 ///     for _ in 0..3 {
 ///         beat += Duration::from_millis(5); // does not drift, however long the work below takes
-///         sleep_until(beat);
+///         sleep_until(beat)?;
 ///     }
-/// })
+///     Ok(())
+/// })?
 /// # }
 /// ```
-pub fn sleep_until(deadline: Instant) {
-    if !task::can_suspend() {
-        return std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
-    }
+pub fn sleep_until(deadline: Instant) -> Result<(), Cancelled> {
     if deadline <= Instant::now() {
-        return task::yield_now();
+        task::cancel::check_cancelled()?;
+        task::yield_now();
+        return Ok(());
     }
     while Instant::now() < deadline {
-        task::park_until(deadline);
+        task::park_cancellable(Some(deadline))?;
     }
+    Ok(())
 }

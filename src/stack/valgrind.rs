@@ -17,9 +17,9 @@ use super::StackSize;
 const STACK_REGISTER: usize = 0x1501;
 #[cfg(feature = "std")]
 const STACK_DEREGISTER: usize = 0x1502;
-/// Memcheck's own, for memory that may be written to and holds nothing yet.
+/// Memcheck's own, for memory that may be used.
 #[cfg(feature = "std")]
-const MAKE_MEM_UNDEFINED: usize = 0x4d43_0001;
+const MAKE_MEM_DEFINED: usize = 0x4d43_0002;
 
 /// What [`request`] answers when nobody listens. Valgrind counts its stacks from zero.
 const NATIVE: usize = usize::MAX;
@@ -45,20 +45,21 @@ pub(super) fn register(limit: NonNull<u8>, top: NonNull<u8>) {
 }
 
 /// Says that a stack is handed out, perhaps again: Memcheck holds what was below the last stack pointer there for out of
-/// bounds, and what was above it for values. Natively a load and a branch.
+/// bounds. It holds each frame for undefined anew as the stack pointer goes down, so nothing is hidden from it. Natively two
+/// loads and a branch.
 #[cfg(feature = "std")]
 #[inline(always)]
 pub(super) fn hand_out(limit: NonNull<u8>, size: &StackSize) {
     if LISTENS.load(Ordering::Relaxed) {
-        forget_frames(limit, size);
+        open_up(limit, size);
     }
 }
 
 #[cfg(feature = "std")]
 #[cold]
 #[inline(never)]
-fn forget_frames(limit: NonNull<u8>, size: &StackSize) {
-    request(MAKE_MEM_UNDEFINED, limit.addr().get(), size.reserve);
+fn open_up(limit: NonNull<u8>, size: &StackSize) {
+    request(MAKE_MEM_DEFINED, limit.addr().get(), size.reserve);
 }
 
 /// Takes back what [`register`] said, before the memory is something else.

@@ -207,7 +207,7 @@ impl Driver {
         let waiting = Waiting { shared: &self.shared, token, direction, task: Unparker::current() };
         waiting.enlist();
         loop {
-            task::wait(deadline);
+            task::park_cancellable(deadline)?;
             if !waiting.is_enlisted() {
                 return Ok(());
             }

@@ -73,13 +73,16 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// `TimedOut` at the deadline, or the error of registering the descriptor.
+    /// `TimedOut` at the deadline, or the error of registering the descriptor, or that of a wait that is [cancelled].
+    ///
+    /// [cancelled]: crate::Cancelled
     pub(crate) fn wait(
         &self,
         descriptor: BorrowedFd<'_>,
         direction: Direction,
         deadline: Option<Instant>,
     ) -> io::Result<()> {
+        task::cancel::check_cancelled()?;
         let driver = if task::can_suspend() {
             CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
         } else {
@@ -90,7 +93,17 @@ impl Source {
                 let token = self.register(&driver, descriptor)?;
                 driver.wait(token, direction, deadline)
             }
-            None => poll::wait(descriptor, direction, deadline),
+            None => {
+                let limited = task::limited(deadline);
+                match poll::wait(descriptor, direction, limited) {
+                    // Which of the two it was: if the operation's own, the caller's limits have not come yet.
+                    Err(error) if limited != deadline && error.kind() == io::ErrorKind::TimedOut => {
+                        task::cancel::check_cancelled()?;
+                        Err(error)
+                    }
+                    waited => waited,
+                }
+            }
         }
     }
 

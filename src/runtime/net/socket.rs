@@ -45,6 +45,7 @@ impl<S: AsFd> Socket<S> {
         timeout: Option<Duration>,
         mut operation: impl FnMut(&S) -> io::Result<T>,
     ) -> io::Result<T> {
+        task::cancel::check_cancelled()?;
         task::spend_budget();
         let mut deadline = None;
         loop {

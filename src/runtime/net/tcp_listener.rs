@@ -23,7 +23,7 @@ use crate::driver::Direction;
 /// rt::run(|| {
 ///     let listener = TcpListener::bind("127.0.0.1:0")?;
 ///     # let address = listener.local_addr()?;
-///     # rt::spawn(move || rt::net::TcpStream::connect(address).unwrap());
+///     # let _client = rt::spawn(move || rt::net::TcpStream::connect(address).unwrap());
 ///     let (mut stream, peer) = listener.accept()?;
 ///     writeln!(stream, "hello, {peer}")
 /// })?

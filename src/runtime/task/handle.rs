@@ -23,11 +23,12 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use switchback::stack;
 
 use super::header::{Header, Mine, Reference};
-use super::{Unparker, can_suspend, current, park};
+use super::{Cancelled, Unparker, can_suspend, current, park_cancellable};
 
 const OVER: *mut Header = ptr::without_provenance_mut(2);
 const DETACHED: *mut Header = ptr::without_provenance_mut(4);
@@ -155,15 +156,133 @@ impl<T> JoinHandle<T> {
 
     /// Waits until the task is over and returns what its function returned.
     ///
-    /// In a task the others run meanwhile; a plain thread blocks.
+    /// In a task the others run meanwhile; a plain thread blocks. A task that is over already gives its result even to a caller
+    /// that is cancelled.
     ///
     /// # Errors
     ///
-    /// If there is no such value, [`JoinError`] says why: the task panicked, it was cancelled because its runtime
-    /// ended, or it never ran because no stack could be had. The same error type says that waiting would never end:
-    /// when a task joins itself, or when code that may not switch (a destructor that runs while its task unwinds)
-    /// joins an unfinished task of the same worker.
+    /// If there is no such value, [`JoinError`] says why: the task panicked, it was cancelled before it began or because its
+    /// runtime ended, or it never ran because no stack could be had. The same error type says that the waiting is over and the task
+    /// is not, which is then left to itself: when the *caller* is cancelled or out of time ([`is_interrupted`](JoinError::is_interrupted);
+    /// [`join_until`](JoinHandle::join_until) gives the handle back then); and when waiting would never end: a task joins itself, or
+    /// code that may not switch (a destructor that runs while its task unwinds) joins an unfinished task of the same worker.
     pub fn join(mut self) -> Result<T, JoinError> {
+        match self.wait(None) {
+            Ok(()) => self.result(),
+            Err(cause) => Err(self.error(cause)),
+        }
+    }
+
+    /// As [`join`](JoinHandle::join), but gives the handle back if the task is not over when `deadline` comes, or the caller is
+    /// [cancelled](crate::check_cancelled) meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The handle, if the task is not over.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use switchback_runtime::{self as rt, time::{Duration, Instant, sleep}};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// rt::run(|| {
+    ///     let slow = rt::spawn(|| sleep(Duration::from_secs(3600)));
+    ///     let slow = slow.join_until(Instant::now() + Duration::from_millis(1)).unwrap_err();
+    ///     slow.cancel();
+    ///     assert!(!matches!(slow.join(), Ok(Ok(()))));
+    /// })
+    /// # }
+    /// ```
+    pub fn join_until(mut self, deadline: Instant) -> Result<Result<T, JoinError>, JoinHandle<T>> {
+        match self.wait(Some(deadline)) {
+            Ok(()) => Ok(self.result()),
+            Err(Cause::Interrupted(_)) => Err(self),
+            Err(cause) => Ok(Err(self.error(cause))),
+        }
+    }
+
+    /// As [`join_until`](JoinHandle::join_until), for at most `duration`.
+    ///
+    /// # Errors
+    ///
+    /// As [`join_until`](JoinHandle::join_until).
+    pub fn join_timeout(mut self, duration: Duration) -> Result<Result<T, JoinError>, JoinHandle<T>> {
+        match Instant::now().checked_add(duration) {
+            Some(deadline) => self.join_until(deadline),
+            None => match self.wait(None) {
+                Ok(()) => Ok(self.result()),
+                Err(Cause::Interrupted(_)) => Err(self),
+                Err(cause) => Ok(Err(self.error(cause))),
+            },
+        }
+    }
+
+    /// Requests that the task end; does not wait for that.
+    ///
+    /// A task that has not begun will not: its function is dropped when its turn comes, and the handle says that it was cancelled. In
+    /// one that has, the call in which it waits, or the next one that may, returns [`Cancelled`], and so do all that come after it,
+    /// except in a [`shield`](crate::shield). What its function returns then is its result as ever. May be called at any time, from
+    /// anywhere, and again; it cannot be taken back.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use switchback_runtime::{self as rt, time::{Duration, sleep}};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// rt::run(|| {
+    ///     let task = rt::spawn(|| sleep(Duration::from_secs(3600)));
+    ///     task.cancel();
+    ///     match task.join() {
+    ///         Ok(slept) => assert!(slept.is_err()),
+    ///         Err(error) => assert!(error.is_cancelled()), // it had not begun
+    ///     }
+    /// })
+    /// # }
+    /// ```
+    pub fn cancel(&self) {
+        if let Task::Spawned(task) = &self.task {
+            task.cancel();
+        }
+    }
+
+    /// Waits until the task is over. After an error the word is as it was before.
+    fn wait(&self, deadline: Option<Instant>) -> Result<(), Cause> {
+        let Task::Spawned(task) = &self.task else { return Ok(()) };
+        // Acquire: whoever sees that it is over sees the result.
+        let is_over = || task.joiner.load(Ordering::Acquire) == OVER;
+        if is_over() {
+            return Ok(());
+        }
+        let me = Joiner::current(task).map_err(Cause::Endless)?.into_word();
+        // Release: the task finds a whole header.
+        if task.joiner.compare_exchange(ptr::null_mut(), me, Ordering::Release, Ordering::Acquire).is_err() {
+            // SAFETY: it did not become the word's.
+            drop(unsafe { Joiner::from_word(me) });
+            return Ok(());
+        }
+        loop {
+            if is_over() {
+                return Ok(());
+            }
+            let interrupted = match park_cancellable(deadline) {
+                Ok(()) if deadline.is_none_or(|deadline| Instant::now() < deadline) => continue,
+                Ok(()) => None,
+                Err(cancelled) => Some(cancelled),
+            };
+            // If it fails, the task is over after all, and has taken us out.
+            if task.joiner.compare_exchange(me, ptr::null_mut(), Ordering::Acquire, Ordering::Acquire).is_ok() {
+                // SAFETY: it has been taken out.
+                drop(unsafe { Joiner::from_word(me) });
+                return Err(Cause::Interrupted(interrupted));
+            }
+            return Ok(());
+        }
+    }
+
+    /// The result of a task that is over.
+    fn result(&mut self) -> Result<T, JoinError> {
         let task = match &mut self.task {
             Task::Spawned(task) => task,
             Task::Refused { name, cause } => {
@@ -171,23 +290,6 @@ impl<T> JoinHandle<T> {
                 return Err(JoinError { name: name.take(), cause });
             }
         };
-        // Acquire: whoever sees that it is over sees the result.
-        if task.joiner.load(Ordering::Acquire) != OVER {
-            let me = match Joiner::current(task) {
-                Ok(joiner) => joiner.into_word(),
-                Err(why) => return Err(task.error(Cause::Endless(why))),
-            };
-            // Release: the task finds a whole header.
-            match task.joiner.compare_exchange(ptr::null_mut(), me, Ordering::Release, Ordering::Acquire) {
-                Ok(_) => {
-                    while task.joiner.load(Ordering::Acquire) != OVER {
-                        park();
-                    }
-                }
-                // SAFETY: it did not become the word's.
-                Err(_) => drop(unsafe { Joiner::from_word(me) }),
-            }
-        }
         let mut result: Option<Result<T, Cause>> = None;
         // SAFETY: it is over and delivers a `T`.
         unsafe { (task.vtable.take)(task.as_ptr(), (&raw mut result).cast()) };
@@ -195,6 +297,10 @@ impl<T> JoinHandle<T> {
         // There is nothing left to take; what remains to be dropped is the count.
         self.task = Task::Refused { name: None, cause: None };
         result
+    }
+
+    fn error(&self, cause: Cause) -> JoinError {
+        JoinError { name: self.name().map(Box::from), cause }
     }
 
     /// Whether the task is over, so that [`join`](JoinHandle::join) would return at once. Never waits.
@@ -250,6 +356,8 @@ pub(crate) enum Cause {
     NoMemory,
     /// There were as many tasks as the runtime was to have.
     TooMany(usize),
+    /// Not the task's fault: the caller was cancelled; `None` if its own deadline came.
+    Interrupted(Option<Cancelled>),
     /// Not the task's fault: the call of `join` would not have returned.
     Endless(&'static str),
 }
@@ -274,9 +382,14 @@ impl JoinError {
         matches!(self.cause, Cause::Panic(_))
     }
 
-    /// Whether the task was ended, or never begun, because its runtime ended.
+    /// Whether the task was ended because its runtime ended, or never begun because of that or of [`JoinHandle::cancel`].
     pub fn is_cancelled(&self) -> bool {
         matches!(self.cause, Cause::Cancelled)
+    }
+
+    /// Whether it is the *caller* of `join` that was cancelled, or out of time, while the task was not over yet.
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self.cause, Cause::Interrupted(_))
     }
 
     /// What the task panicked with, as [`std::thread::JoinHandle::join`] would return it.
@@ -319,12 +432,14 @@ impl fmt::Display for JoinError {
                     None => write!(f, "panicked"),
                 }
             }
-            Cause::Cancelled => write!(f, "was cancelled because its runtime ended"),
+            Cause::Cancelled => write!(f, "was cancelled"),
             Cause::NoStack(error) => write!(f, "could not get a stack: {error}"),
             Cause::NoMemory => write!(f, "was refused: no memory for the records of one more task"),
             Cause::TooMany(limit) => {
                 write!(f, "was refused: {limit} tasks are alive: raise `max_tasks` of the runtime")
             }
+            Cause::Interrupted(Some(cancelled)) => write!(f, "was not waited for to its end: {cancelled}"),
+            Cause::Interrupted(None) => write!(f, "was not waited for to its end: the deadline has come"),
             Cause::Endless(why) => write!(f, "cannot be waited for: {why}"),
         }
     }

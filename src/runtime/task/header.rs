@@ -39,13 +39,14 @@
 use std::cell::Cell;
 use std::ops::Deref;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering};
 use std::thread::Thread;
 use std::time::Instant;
 
 use switchback::context::{Context, Running};
 use switchback::stack::{Named, Pooled};
 
+use super::cancel::Limit;
 use super::cell::VTable;
 use super::turns::{self, Home, Turns};
 
@@ -85,6 +86,8 @@ pub(crate) enum Owner {
 /// See the module's documentation.
 pub(crate) struct Header {
     word: AtomicU8,
+    /// See [`cancel`](super::cancel).
+    pub(super) cancelled: AtomicBool,
     /// Who holds the allocation: the worker while the task is alive, its handle, whoever may unpark it.
     references: AtomicUsize,
     /// Who waits for its end: see [`handle`](super::handle).
@@ -113,6 +116,8 @@ pub(crate) struct Own {
     pub(crate) stack: Cell<Option<Named<Pooled>>>,
     /// How it goes elsewhere, and is continued, once it has begun.
     pub(super) running: Cell<Option<Running>>,
+    /// What bounds its waits: see [`cancel`](super::cancel).
+    limits: Cell<*const Limit>,
     /// The neighbours in the list of all living tasks of its worker.
     pub(crate) before: Cell<*const Header>,
     pub(crate) after: Cell<*const Header>,
@@ -155,6 +160,7 @@ impl Header {
     ) -> Header {
         Header {
             word: AtomicU8::new(EMPTY),
+            cancelled: AtomicBool::new(false),
             references: AtomicUsize::new(counts),
             joiner: AtomicPtr::new(ptr::null_mut()),
             vtable,
@@ -169,6 +175,7 @@ impl Header {
                 stack_size: Cell::new(stack_size),
                 stack: Cell::new(None),
                 running: Cell::new(None),
+                limits: Cell::new(ptr::null()),
                 before: Cell::new(ptr::null()),
                 after: Cell::new(ptr::null()),
             },
@@ -248,6 +255,12 @@ impl Header {
     pub(crate) fn take_token(&self) -> bool {
         // Acquire: pairs with the release in `unpark`.
         self.word.swap(EMPTY, Ordering::Acquire) == NOTIFIED
+    }
+
+    /// The limits of the calling task or thread, whose header this must be.
+    #[inline]
+    pub(super) fn own_limits(&self) -> &Cell<*const Limit> {
+        &self.own.limits
     }
 
     /// The link of the queue that this task is put into.

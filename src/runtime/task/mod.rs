@@ -34,6 +34,7 @@
 // - `cell`: the allocation that it is the head of, with what the task is to do and what came of it;
 // - `queue`, `turns`: who is next, and the switch to it;
 // - this file: the task's own way from its first line to its last, and "which task is this?";
+// - `cancel`: what ends a wait early;
 // - `park`: the one way to wait, for tasks and plain threads alike;
 // - `handle`: the result of a task and who waits for it.
 //
@@ -46,6 +47,7 @@ use std::sync::atomic::AtomicPtr;
 use switchback::context::Running;
 use switchback::stack;
 
+pub(crate) mod cancel;
 mod cell;
 pub(crate) mod handle;
 pub(crate) mod header;
@@ -53,9 +55,10 @@ mod park;
 mod queue;
 mod turns;
 
+pub(crate) use cancel::Cancelled;
 pub(crate) use header::{Header, Mine, Reference, Scheduler, Timer};
-pub(crate) use park::wait;
-pub use park::{Unparker, park, park_until};
+pub(crate) use park::limited;
+pub use park::{Unparker, park, park_cancellable, park_until};
 pub(crate) use queue::Queue;
 pub(crate) use turns::{Home, Taking, Turns};
 
@@ -114,8 +117,8 @@ impl Mine {
         unsafe { (self.vtable.refuse)(self, Cause::NoStack(error)) }
     }
 
-    /// Ends a task that has not begun: whoever joins it is told that its runtime has ended.
-    pub(crate) fn cancel(self) {
+    /// Ends a task that has not begun: whoever joins it is told that it was cancelled.
+    pub(crate) fn abandon(self) {
         // SAFETY: as in `refuse`.
         unsafe { (self.vtable.refuse)(self, Cause::Cancelled) }
     }

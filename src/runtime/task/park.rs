@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::time::Instant;
 
+use super::cancel::Cancelled;
 use super::header::{Header, Mine, Owner, Reference};
 use super::turns::Turns;
 use super::{can_suspend, cell, current};
@@ -24,6 +25,49 @@ pub fn park() {
 /// Costs a timer (logarithmic in the number of timers) on top of [`park`].
 pub fn park_until(deadline: Instant) {
     wait(Some(deadline));
+}
+
+/// As [`park`] or [`park_until`], but returns at once with an error if the task is cancelled or out of time, and early if it becomes
+/// so: the next call tells.
+///
+/// # Errors
+///
+/// [`Cancelled`], without having waited, and with the token left where it is.
+///
+/// # Examples
+///
+/// A task that waits for a condition of its own and can be cancelled:
+///
+/// ```
+/// use switchback_runtime::{self as rt, Cancelled, task};
+///
+/// fn until(mut ready: impl FnMut() -> bool) -> Result<(), Cancelled> {
+///     while !ready() {
+///         task::park_cancellable(None)?;
+///     }
+///     Ok(())
+/// }
+/// # fn main() -> std::io::Result<()> {
+/// rt::run(|| assert!(rt::timeout(std::time::Duration::from_millis(1), || until(|| false)).is_err()))
+/// # }
+/// ```
+pub fn park_cancellable(deadline: Option<Instant>) -> Result<(), Cancelled> {
+    let deadline = with_own_header(|header| header.interruption().map(|()| header.limited(deadline)))?;
+    wait(deadline);
+    Ok(())
+}
+
+/// The earliest of `deadline` and those that bound the caller's waits.
+pub(crate) fn limited(deadline: Option<Instant>) -> Option<Instant> {
+    with_own_header(|header| header.limited(deadline))
+}
+
+/// Lends the header of the calling task or thread.
+pub(super) fn with_own_header<R>(f: impl FnOnce(&Header) -> R) -> R {
+    match current() {
+        Some(task) => f(&task),
+        None => f(&of_this_thread()),
+    }
 }
 
 /// As [`park_until`] or [`park`].

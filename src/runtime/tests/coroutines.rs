@@ -31,7 +31,7 @@ fn a_task_waits_from_inside_a_coroutine_of_its_own() {
                         for n in 0..5 {
                             rt::yield_now();
                             yielder.suspend(task * 10 + n);
-                            rt::time::sleep(Duration::from_millis(1));
+                            rt::time::sleep(Duration::from_millis(1)).unwrap();
                         }
                     })
                     .expect("a stack");

@@ -118,9 +118,9 @@ fn several_readers_of_one_socket_are_all_woken() {
                 rt::spawn(move || receive(&*far, 1)[0])
             })
             .collect();
-        sleep(Duration::from_millis(2));
+        sleep(Duration::from_millis(2)).unwrap();
         near.write_all(&[1, 2, 3]).unwrap();
-        sleep(Duration::from_millis(2));
+        sleep(Duration::from_millis(2)).unwrap();
         near.write_all(&[4, 5]).unwrap();
         let mut got: Vec<u8> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
         got.sort_unstable();
@@ -164,7 +164,7 @@ fn a_read_that_takes_too_long_is_timed_out_and_not_early() {
         assert_eq!(receive(&near, 1), b"x");
         near.set_read_timeout(None).unwrap();
         rt::spawn(move || {
-            sleep(2 * timeout);
+            sleep(2 * timeout).unwrap();
             far.write_all(b"y").unwrap();
         });
         assert_eq!(receive(&near, 1), b"y");

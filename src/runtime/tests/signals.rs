@@ -18,12 +18,12 @@ fn a_signal_wakes_the_task_that_waits_and_the_others_run_meanwhile() {
         let (tell, told) = mpsc::channel();
         rt::spawn(move || while tell.send(signals.wait().unwrap()).is_ok() {});
         for _ in 0..3 {
-            rt::time::sleep(Duration::from_millis(2));
+            rt::time::sleep(Duration::from_millis(2)).unwrap();
             assert!(told.try_recv().is_err());
             raise(SIGUSR1).unwrap();
             // Two that come before the first has been taken would count as one.
             while told.try_recv() != Ok(SIGUSR1) {
-                rt::time::sleep(Duration::from_millis(1));
+                rt::time::sleep(Duration::from_millis(1)).unwrap();
             }
         }
     });

@@ -19,7 +19,7 @@ fn sleep_is_never_early() {
                     for _ in 0..5 {
                         let nap = Duration::from_micros(microseconds);
                         let start = Instant::now();
-                        sleep(nap);
+                        sleep(nap).unwrap();
                         assert!(start.elapsed() >= nap, "{:?} of {nap:?}", start.elapsed());
                     }
                 })
@@ -44,7 +44,7 @@ fn sleepers_wake_in_the_order_of_their_deadlines() {
                     let woken = woken.clone();
                     rt::spawn(move || {
                         let in_time = Instant::now() < start;
-                        sleep_until(start + Duration::from_millis(place));
+                        sleep_until(start + Duration::from_millis(place)).unwrap();
                         woken.lock().unwrap().push((place, number));
                         in_time
                     })
@@ -68,7 +68,7 @@ fn many_sleep_at_once() {
     run(move || {
         let tasks: Vec<_> = (0..count).map(|_| rt::spawn(|| sleep(Duration::from_millis(50)))).collect();
         for task in tasks {
-            task.join().unwrap();
+            task.join().unwrap().unwrap();
         }
     });
 }
@@ -77,7 +77,7 @@ fn many_sleep_at_once() {
 fn a_sleep_too_long_for_the_clock_ends_with_the_runtime() {
     run(|| {
         let task = rt::spawn(|| sleep(Duration::MAX));
-        sleep(Duration::from_millis(5));
+        sleep(Duration::from_millis(5)).unwrap();
         assert!(!task.is_finished());
     });
 }
@@ -86,10 +86,10 @@ fn a_sleep_too_long_for_the_clock_ends_with_the_runtime() {
 fn no_sleep_at_all_lets_the_others_run() {
     run_in_order(|| {
         let task = rt::spawn(|| ());
-        sleep(Duration::ZERO);
+        sleep(Duration::ZERO).unwrap();
         assert!(task.is_finished());
         let task = rt::spawn(|| ());
-        sleep_until(Instant::now() - Duration::from_millis(1));
+        sleep_until(Instant::now() - Duration::from_millis(1)).unwrap();
         assert!(task.is_finished());
     });
 }
@@ -100,7 +100,7 @@ fn an_unpark_does_not_end_a_sleep() {
         let me = rt::task::Unparker::current();
         rt::spawn(move || me.unpark());
         let start = Instant::now();
-        sleep(Duration::from_millis(10));
+        sleep(Duration::from_millis(10)).unwrap();
         assert!(start.elapsed() >= Duration::from_millis(10));
     });
 }
@@ -108,7 +108,7 @@ fn an_unpark_does_not_end_a_sleep() {
 #[test]
 fn plain_threads_sleep_too() {
     let start = Instant::now();
-    sleep(Duration::from_millis(2));
-    sleep_until(start + Duration::from_millis(4));
+    sleep(Duration::from_millis(2)).unwrap();
+    sleep_until(start + Duration::from_millis(4)).unwrap();
     assert!(start.elapsed() >= Duration::from_millis(4));
 }

@@ -135,7 +135,7 @@ fn tasks_that_always_yield_keep_neither_timers_nor_other_threads_waiting() {
         let from_thread = done.clone();
         let timer = done.clone();
         rt::spawn(move || {
-            rt::time::sleep(Duration::from_millis(5));
+            rt::time::sleep(Duration::from_millis(5)).unwrap();
             timer.fetch_add(1, Ordering::Relaxed);
         });
         thread::spawn(move || {
@@ -211,12 +211,12 @@ fn a_plain_thread_can_join_a_task() {
         });
         rt::run(move || {
             let task = rt::spawn(|| {
-                rt::time::sleep(Duration::from_millis(10));
+                rt::time::sleep(Duration::from_millis(10)).unwrap();
                 11
             });
             give.send(task).unwrap();
             while !thread.is_finished() {
-                rt::time::sleep(Duration::from_millis(1));
+                rt::time::sleep(Duration::from_millis(1)).unwrap();
             }
             thread.join().unwrap()
         })
@@ -233,12 +233,12 @@ fn a_task_of_one_runtime_can_join_one_of_another() {
         let first = thread::spawn(move || {
             rt::run(|| {
                 give.send(rt::spawn(|| {
-                    rt::time::sleep(Duration::from_millis(10));
+                    rt::time::sleep(Duration::from_millis(10)).unwrap();
                     12
                 }))
                 .unwrap();
                 while is_over.try_recv().is_err() {
-                    rt::time::sleep(Duration::from_millis(1));
+                    rt::time::sleep(Duration::from_millis(1)).unwrap();
                 }
             })
             .unwrap();
@@ -336,7 +336,7 @@ fn several_runtimes_run_side_by_side() {
                         let tasks: Vec<_> = (0..20)
                             .map(|_| {
                                 rt::spawn(move || {
-                                    rt::time::sleep(Duration::from_millis(1));
+                                    rt::time::sleep(Duration::from_millis(1)).unwrap();
                                     number
                                 })
                             })
@@ -360,7 +360,7 @@ fn metrics_count_tasks_and_stacks() {
         assert_eq!((waiting.tasks, waiting.spawned, waiting.completed, waiting.stacks), (11, 11, 0, 1));
         rt::yield_now();
         assert_eq!(rt::metrics().unwrap().stacks, 11);
-        tasks.into_iter().for_each(|task| task.join().unwrap());
+        tasks.into_iter().for_each(|task| task.join().unwrap().unwrap());
         let over = rt::metrics().unwrap();
         assert_eq!((over.tasks, over.completed, over.stacks), (1, 10, 1));
         assert!(over.stacks_cached >= 10, "the pool has them back, and more of other threads");

@@ -65,7 +65,7 @@ fn a_task_that_has_begun_never_changes_its_thread() {
                     let home = here();
                     for round in 0..rounds {
                         match (number + round) % 4 {
-                            0 => sleep(Duration::from_micros(100)),
+                            0 => sleep(Duration::from_micros(100)).unwrap(),
                             1 => {
                                 let me = Unparker::current();
                                 rt::spawn(move || me.unpark());
@@ -298,7 +298,7 @@ fn at_the_end_every_task_of_every_worker_is_ended_and_its_destructors_have_run()
                     let _local = counted();
                     match number % 5 {
                         0 => park(),
-                        1 => sleep(Duration::from_secs(3600)),
+                        1 => drop(sleep(Duration::from_secs(3600))),
                         2 => loop {
                             let counted = counted();
                             rt::spawn(move || drop(counted));
@@ -530,9 +530,9 @@ fn a_runtime_dropped_by_one_of_its_own_tasks_ends_without_waiting_for_itself() {
 #[test]
 fn workers_without_work_sleep() {
     run(3, || {
-        sleep(Duration::from_millis(20));
+        sleep(Duration::from_millis(20)).unwrap();
         let before: Vec<_> = rt::Handle::current().worker_metrics().iter().map(|worker| worker.sleeps).collect();
-        sleep(Duration::from_millis(50));
+        sleep(Duration::from_millis(50)).unwrap();
         let after: Vec<_> = rt::Handle::current().worker_metrics().iter().map(|worker| worker.sleeps).collect();
         // Whoever looked again and again would have gone to sleep a thousand times.
         assert!(before.iter().zip(&after).all(|(before, after)| after - before < 20), "{before:?} {after:?}");
@@ -547,7 +547,7 @@ fn a_deadline_comes_on_every_worker() {
             .map(|number| {
                 let sleeps = move || {
                     let start = Instant::now();
-                    sleep(nap);
+                    sleep(nap).unwrap();
                     start.elapsed()
                 };
                 rt::Builder::new().on(number % 3).spawn(sleeps).unwrap()

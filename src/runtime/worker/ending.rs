@@ -27,7 +27,7 @@ impl Local {
             match task.own().context() {
                 Some(context) => self.unwind(task, context),
                 None => {
-                    task.cancel();
+                    task.abandon();
                     drop(self.retire(task));
                 }
             }
@@ -54,7 +54,7 @@ impl Local {
             std::process::abort();
         }
         // It never goes on, but what lies on its stack may be in use elsewhere.
-        task.cancel();
+        task.abandon();
         std::mem::forget(task.own().stack.take());
         less(&self.seat.figures.stacks);
         drop(self.retire(task));

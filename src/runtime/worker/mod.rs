@@ -262,6 +262,10 @@ impl Local {
     fn enter(&self, task: Mine) -> Option<Reference> {
         let context = match task.own().context() {
             Some(context) => context,
+            None if task.is_cancelled() => {
+                task.abandon();
+                return Some(self.retire(task));
+            }
             None => match self.begin(task) {
                 Ok(context) => context,
                 Err(error) => {

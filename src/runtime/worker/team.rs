@@ -201,7 +201,7 @@ impl Team {
     /// Ends a task that no worker will begin, which nobody else has got: it is dropped, and that is foreign code.
     pub(super) fn drop_fresh(&self, task: Reference) {
         // SAFETY: it has not begun, so it belongs to who has taken it out, and lives until it is cancelled.
-        unsafe { Mine::new(task.as_ptr()) }.cancel();
+        unsafe { Mine::new(task.as_ptr()) }.abandon();
         self.completed.fetch_add(1, Ordering::Relaxed);
         self.dismiss();
     }
