@@ -254,6 +254,9 @@ fn reads_and_accepts_end_by_cancellation_and_by_timeout_and_lose_nothing() {
             assert!(error.get_ref().unwrap().downcast_ref::<Cancelled>().is_some_and(|it| !it.is_timeout()));
         }
         client.write_all(b"whole")?;
+        // Also where there is something to be had at once.
+        server.peek(&mut [0])?;
+        assert!(rt::timeout(Duration::ZERO, || (&*server).read(&mut [0; 8])).is_err());
         let mut found = [0; 5];
         (&*server).read_exact(&mut found)?;
         assert_eq!(&found, b"whole");
