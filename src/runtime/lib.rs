@@ -57,12 +57,14 @@
 
 mod driver;
 mod handle;
+mod interval;
 mod metrics;
 pub mod net;
 mod runtime;
 pub mod signal;
 mod spawn;
 pub mod task;
+mod task_set;
 pub mod time;
 mod worker;
 
@@ -73,6 +75,7 @@ pub use spawn::{Builder, spawn, spawn_local};
 pub use task::cancel::{Cancelled, Elapsed, check_cancelled, shield, timeout, timeout_at};
 pub use task::handle::{JoinError, JoinHandle};
 pub use task::yield_now;
+pub use task_set::{SetError, TaskSet};
 
 /// Compiles the program in the README.
 #[cfg(doctest)]

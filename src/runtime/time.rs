@@ -1,8 +1,10 @@
-//! Sleeping. [`Duration`] and [`Instant`] are the standard library's.
+//! Sleeping, once or in a beat. [`Duration`] and [`Instant`] are the standard library's.
 
 pub use std::time::{Duration, Instant};
 
 use crate::task::{self, Cancelled};
+
+pub use crate::interval::{Interval, MissedTickBehavior, interval, interval_at};
 
 /// Waits for at least `duration`; the other tasks run meanwhile. On a plain thread it blocks, as [`std::thread::sleep`] does.
 ///

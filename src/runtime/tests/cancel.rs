@@ -12,18 +12,16 @@ use switchback_runtime::net::{TcpListener, TcpStream};
 use switchback_runtime::time::{Duration, Instant, sleep};
 use switchback_runtime::{self as rt, Cancelled, task};
 
+mod common;
+use common::{ends, run, run_in_order, scaled};
+
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_millis(2);
-
-/// One worker, on which tasks take turns in order.
-fn alone<T>(f: impl FnOnce() -> T) -> T {
-    rt::Runtime::builder().workers(1).run(f).unwrap()
-}
 
 #[test]
 fn a_sleeping_task_is_cancelled_by_any_thread_and_stays_so() {
     for from_outside in [false, true] {
-        rt::run(|| {
+        run(move || {
             let (begun, begins) = mpsc::channel();
             let task = rt::spawn(move || {
                 begun.send(()).unwrap();
@@ -44,8 +42,7 @@ fn a_sleeping_task_is_cancelled_by_any_thread_and_stays_so() {
             for answer in [first, second, third, fourth] {
                 assert!(!answer.unwrap_err().is_timeout());
             }
-        })
-        .unwrap();
+        });
     }
 }
 
@@ -57,7 +54,7 @@ fn a_task_cancelled_before_it_begins_never_runs_and_what_it_owns_is_dropped() {
             self.0.store(true, Ordering::SeqCst);
         }
     }
-    alone(|| {
+    run_in_order(|| {
         let (ran, dropped) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (owned, runs) = (Dropped(dropped.clone()), ran.clone());
         let task = rt::spawn(move || {
@@ -73,7 +70,7 @@ fn a_task_cancelled_before_it_begins_never_runs_and_what_it_owns_is_dropped() {
 
 #[test]
 fn a_task_that_is_over_keeps_its_result_when_it_is_cancelled() {
-    alone(|| {
+    run_in_order(|| {
         let task = rt::spawn(|| 7);
         while !task.is_finished() {
             rt::yield_now();
@@ -85,7 +82,7 @@ fn a_task_that_is_over_keeps_its_result_when_it_is_cancelled() {
 
 #[test]
 fn what_a_cancelled_task_returns_all_the_same_is_its_result() {
-    alone(|| {
+    run_in_order(|| {
         let task = rt::spawn(|| sleep(LONG).map_or("in spite of it", |()| "slept"));
         rt::yield_now();
         task.cancel();
@@ -95,7 +92,7 @@ fn what_a_cancelled_task_returns_all_the_same_is_its_result() {
 
 #[test]
 fn a_shield_holds_it_back_and_lets_it_through_afterwards() {
-    alone(|| {
+    run_in_order(|| {
         let done = Arc::new(AtomicUsize::new(0));
         let counts = done.clone();
         let task = rt::spawn(move || {
@@ -131,7 +128,7 @@ fn a_timeout_inside_a_shield_counts_and_one_outside_does_not() {
             assert_eq!(slept, Ok(()));
             assert!(inner.unwrap_err().is_timeout());
         };
-        if on_thread { test() } else { alone(test) }
+        if on_thread { test() } else { run_in_order(test) }
     }
 }
 
@@ -151,7 +148,7 @@ fn of_several_timeouts_the_first_to_end_counts_and_the_outermost_of_those_that_h
             assert_eq!(sleep(SHORT), Ok(()));
             assert_eq!(rt::check_cancelled(), Ok(()));
         };
-        if on_thread { test() } else { alone(test) }
+        if on_thread { test() } else { run_in_order(test) }
     }
 }
 
@@ -166,7 +163,7 @@ fn code_that_does_not_wait_beyond_the_time_is_not_ended_by_it() {
 
 #[test]
 fn a_timeout_that_unwinds_bounds_nothing_afterwards() {
-    alone(|| {
+    run_in_order(|| {
         let unwound =
             std::panic::catch_unwind(|| rt::timeout(Duration::ZERO, || std::panic::resume_unwind(Box::new(()))));
         assert!(unwound.is_err());
@@ -202,12 +199,12 @@ fn limits_that_end_in_another_order_than_they_began_leave_nothing_behind() {
         assert_eq!(sleep(SHORT), Ok(()));
     };
     test();
-    alone(test);
+    run_in_order(test);
 }
 
 #[test]
 fn a_limit_may_outlive_the_task_that_it_was_begun_in() {
-    alone(|| {
+    run_in_order(|| {
         let left: Rc<Cell<Option<Coroutine<(), (), ()>>>> = Rc::default();
         let leaves = left.clone();
         let task = rt::spawn_local(move || {
@@ -227,7 +224,7 @@ fn a_limit_may_outlive_the_task_that_it_was_begun_in() {
 
 #[test]
 fn reads_and_accepts_end_by_cancellation_and_by_timeout_and_lose_nothing() {
-    rt::run(|| -> io::Result<()> {
+    run(|| -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         let elapsed = rt::timeout(SHORT, || listener.accept().map(|_| ())).unwrap_err();
@@ -262,7 +259,6 @@ fn reads_and_accepts_end_by_cancellation_and_by_timeout_and_lose_nothing() {
         assert_eq!(&found, b"whole");
         Ok(())
     })
-    .unwrap()
     .unwrap();
 }
 
@@ -281,7 +277,7 @@ fn a_plain_threads_read_is_bounded_as_well() {
 #[test]
 fn a_join_with_a_deadline_gives_the_handle_back() {
     for outside in [false, true] {
-        rt::run(|| {
+        run(move || {
             let release = Arc::new(AtomicBool::new(false));
             let waits = release.clone();
             let task = rt::spawn(move || {
@@ -298,14 +294,13 @@ fn a_join_with_a_deadline_gives_the_handle_back() {
             };
             let joined = if outside { thread::spawn(join).join().unwrap() } else { join() };
             assert_eq!(joined, 5);
-        })
-        .unwrap();
+        });
     }
 }
 
 #[test]
 fn a_cancelled_joiner_stops_waiting_and_the_task_goes_on() {
-    alone(|| {
+    run_in_order(|| {
         let ended = Arc::new(AtomicBool::new(false));
         let ends = ended.clone();
         let joiner = rt::spawn(move || {
@@ -329,10 +324,9 @@ fn a_cancelled_joiner_stops_waiting_and_the_task_goes_on() {
 
 #[test]
 fn cancels_race_with_the_end_of_the_wait_and_with_that_of_the_task() {
-    let rounds = if cfg!(target_arch = "x86_64") { 2000 } else { 100 };
-    rt::Runtime::builder()
-        .workers(2)
-        .run(|| {
+    let rounds = scaled(2000, 100);
+    ends(move || {
+        rt::Runtime::builder().workers(2).run(move || {
             for round in 0..rounds {
                 let task = rt::spawn(move || {
                     for _ in 0..round % 7 {
@@ -354,5 +348,6 @@ fn cancels_race_with_the_end_of_the_wait_and_with_that_of_the_task() {
                 }
             }
         })
-        .unwrap();
+    })
+    .unwrap();
 }
