@@ -39,6 +39,8 @@
 //!   the initialiser of a `thread_local!`; the safety model of [`switchback`] says why.
 //! - Tasks are switched only where they wait (or yield). One that computes for long keeps those waiting that have begun on
 //!   the same worker.
+//! - What blocks a thread outside this crate (a file, a foreign library, a long computation) goes to a thread of its own:
+//!   [`spawn_blocking`], [`block_in_place`].
 //! - Everything here works in plain threads too, where it blocks the thread as the standard library does.
 //! - A task that is cancelled ([`JoinHandle::cancel`]), and code whose time is up ([`timeout`]), is told by an error of the call
 //!   that waits, and of every one after it: see [`Cancelled`]. [`task::park()`] alone waits on; [`task::park_cancellable`] does not.
@@ -52,9 +54,10 @@
 //! | [`task`] | the task header, parking, whose turn it is, join handles | the primitive crate |
 //! | `driver` | epoll, and poll for whoever cannot park | `task` |
 //! | `worker` | inbox, timers, stacks, the loop; several workers as a team | `driver` and `task` |
-//! | the rest | [`run`], [`spawn()`], [`net`], [`time`], [`signal`] | those above |
+//! | the rest | [`run`], [`spawn()`], [`TaskSet`], [`spawn_blocking`], [`net`], [`time`], [`signal`] | those above |
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
+mod blocking;
 mod driver;
 mod handle;
 mod interval;
@@ -68,6 +71,7 @@ mod task_set;
 pub mod time;
 mod worker;
 
+pub use blocking::{block_in_place, spawn_blocking};
 pub use handle::Handle;
 pub use metrics::{Metrics, WorkerMetrics, metrics};
 pub use runtime::{Runtime, RuntimeBuilder, run};

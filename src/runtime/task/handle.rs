@@ -19,6 +19,7 @@
 use std::any::Any;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
@@ -248,7 +249,7 @@ impl<T> JoinHandle<T> {
     }
 
     /// Waits until the task is over. After an error the word is as it was before.
-    fn wait(&self, deadline: Option<Instant>) -> Result<(), Cause> {
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Result<(), Cause> {
         let Task::Spawned(task) = &self.task else { return Ok(()) };
         // Acquire: whoever sees that it is over sees the result.
         let is_over = || task.joiner.load(Ordering::Acquire) == OVER;
@@ -354,6 +355,8 @@ pub(crate) enum Cause {
     Cancelled,
     NoStack(stack::Error),
     NoMemory,
+    /// No thread for what may block.
+    NoThread(io::Error),
     /// There were as many tasks as the runtime was to have.
     TooMany(usize),
     /// Not the task's fault: the caller was cancelled; `None` if its own deadline came.
@@ -435,6 +438,12 @@ impl fmt::Display for JoinError {
             Cause::Cancelled => write!(f, "was cancelled"),
             Cause::NoStack(error) => write!(f, "could not get a stack: {error}"),
             Cause::NoMemory => write!(f, "was refused: no memory for the records of one more task"),
+            Cause::NoThread(error) => {
+                write!(
+                    f,
+                    "could not get a thread to block: {error}: raise the limit of processes (`ulimit -u`) or of the control group"
+                )
+            }
             Cause::TooMany(limit) => {
                 write!(f, "was refused: {limit} tasks are alive: raise `max_tasks` of the runtime")
             }

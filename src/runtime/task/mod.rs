@@ -100,6 +100,17 @@ pub(crate) unsafe extern "C" fn entry(word: *mut (), running: Running) -> *mut (
     let task = unsafe { Mine::new(ptr::NonNull::new_unchecked(word.cast())) };
     task.own().running.set(Some(running));
     // SAFETY: it has not begun.
+    unsafe { run(task) };
+    ptr::null_mut()
+}
+
+/// Calls a task's function and delivers what becomes of it.
+///
+/// # Safety
+///
+/// It must be the caller's, and not have begun.
+unsafe fn run(task: Mine) {
+    // SAFETY: the caller's promise.
     let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { (task.vtable.run)(task) }));
     // `run` delivers a panic of the user's code itself. What comes out here is either the unwinding that ends a task
     // before its time, or the panic of a destructor (of a result nobody wanted, say): the hook has reported it, and it
@@ -107,7 +118,25 @@ pub(crate) unsafe extern "C" fn entry(word: *mut (), running: Running) -> *mut (
     if let Err(payload) = outcome {
         quietly(|| drop(payload));
     }
-    ptr::null_mut()
+}
+
+/// Calls the function of a task that no worker will get, which is the caller's alone and has not begun, on this thread and its
+/// stack; or drops it, if it has been cancelled.
+pub(crate) fn run_off_worker(task: Reference) {
+    // SAFETY: it belongs to who has it, since no worker does, and lives as long as the reference.
+    let mine = unsafe { Mine::new(task.as_ptr()) };
+    if mine.is_cancelled() {
+        mine.abandon();
+    } else {
+        // SAFETY: the same.
+        unsafe { run(mine) };
+    }
+}
+
+/// Ends a task as in [`run_off_worker`], without having called its function.
+pub(crate) fn refuse_off_worker(task: Reference, cause: Cause) {
+    // SAFETY: as there.
+    unsafe { (task.vtable.refuse)(Mine::new(task.as_ptr()), cause) }
 }
 
 impl Mine {
