@@ -9,7 +9,7 @@ use std::env;
 use std::hint::black_box;
 use std::process::{Command, Output};
 
-use switchback::stack::{Borrowed, DEFAULT_RESERVE, Mapped, Slab, Stack};
+use switchback::stack::{Borrowed, DEFAULT_RESERVE, Mapped, Pooled, Slab, Stack};
 use switchback::{Coroutine, Resumed, Yielder, on_stack};
 
 /// Runs `body` in a process of its own under Valgrind: the answer is how that ended. There it is None.
@@ -83,29 +83,52 @@ fn a_write_behind_an_allocation_in_a_coroutine_is_reported_with_its_stack() {
     );
 }
 
+#[inline(never)]
+fn the_function_that_reads_what_nobody_wrote() -> bool {
+    let nothing = std::mem::MaybeUninit::<[usize; 20]>::uninit();
+    // SAFETY: none, on purpose.
+    unsafe { black_box(&nothing).as_ptr().cast::<usize>().add(7).read_volatile() == 3 }
+}
+
+#[inline(never)]
+fn fill() -> usize {
+    black_box([1_usize; 100]).iter().sum()
+}
+
 #[test]
 #[ignore = "needs Valgrind: .ci/valgrind runs it"]
 fn a_variable_that_nobody_has_written_is_reported_on_a_stack_used_before() {
-    #[inline(never)]
-    fn the_function_that_reads() -> bool {
-        let nothing = std::mem::MaybeUninit::<[usize; 20]>::uninit();
-        // SAFETY: none, on purpose.
-        unsafe { black_box(&nothing).as_ptr().cast::<usize>().add(7).read_volatile() == 3 }
-    }
-    #[inline(never)]
-    fn fill() -> usize {
-        black_box([1_usize; 100]).iter().sum()
-    }
     let child = under_valgrind("a_variable_that_nobody_has_written_is_reported_on_a_stack_used_before", || {
         let mut coroutine = coroutine(|yielder: &Yielder<(), usize>, ()| {
             yielder.suspend(fill());
-            if the_function_that_reads() {
+            if the_function_that_reads_what_nobody_wrote() {
                 yielder.suspend(1);
             }
         });
         assert_eq!(coroutine.resume(()), Resumed::Yielded(100));
         coroutine.resume(());
     });
+    let Some(child) = child else { return };
+    reported(&child, "depends on uninitialised value", &["coroutine::entry::entry", "trampoline"]);
+}
+
+#[test]
+#[ignore = "needs Valgrind: .ci/valgrind runs it"]
+fn a_variable_that_nobody_has_written_is_reported_on_a_stack_that_is_handed_out_again() {
+    let child =
+        under_valgrind("a_variable_that_nobody_has_written_is_reported_on_a_stack_that_is_handed_out_again", || {
+            let slab = Slab::new(DEFAULT_RESERVE, 1).expect("a slab");
+            let stack = || slab.take().expect("it is the only one");
+            let mut first = Coroutine::with_stack(stack(), |_: &Yielder<(), ()>, ()| fill()).expect("it fits");
+            assert_eq!(first.resume(()), Resumed::Returned(100));
+            drop(first);
+            let second = Coroutine::with_stack(stack(), |yielder: &Yielder<(), ()>, ()| {
+                if the_function_that_reads_what_nobody_wrote() {
+                    yielder.suspend(());
+                }
+            });
+            second.expect("it fits").resume(());
+        });
     let Some(child) = child else { return };
     reported(&child, "depends on uninitialised value", &["coroutine::entry::entry", "trampoline"]);
 }
@@ -133,6 +156,19 @@ fn use_of<S: Stack + 'static>(stack: S) -> S {
     stack
 }
 
+/// As its owner may while nothing runs there: what the one before left, or zeros, is there to be read.
+fn read_and_write_all_of(stack: impl Stack) {
+    let bytes = stack.top().addr().get() - stack.limit().addr().get();
+    for byte in [1, 2] {
+        // SAFETY: the stack's memory, on which nothing runs.
+        unsafe {
+            let read = (0..bytes).filter(|&offset| stack.limit().add(offset).read() == byte).count();
+            assert!(black_box(read) <= bytes);
+            stack.limit().write_bytes(byte, bytes);
+        }
+    }
+}
+
 /// One on memory of the program's.
 fn coroutine_on_memory() -> Coroutine<(), usize, (), Borrowed> {
     let memory = Box::leak(vec![0_u8; 64 * 1024].into_boxed_slice());
@@ -154,7 +190,15 @@ fn nothing_is_said_about_switches_between_stacks_of_any_kind() {
         // With neighbours in the same mapping.
         let slab = Slab::new(DEFAULT_RESERVE, 4).expect("a slab");
         let stacks: Vec<_> = (0..4).map(|_| use_of(slab.take().expect("not all are in use"))).collect();
-        drop((stacks, slab));
+        drop(stacks);
+        // Handed out again, from the slab and from a pool, where the one before was down to another depth.
+        for _ in 0..3 {
+            drop(use_of(slab.take().expect("not all are in use")));
+            drop(use_of(Pooled::new(DEFAULT_RESERVE).expect("a stack")));
+            read_and_write_all_of(slab.take().expect("not all are in use"));
+            read_and_write_all_of(Pooled::new(DEFAULT_RESERVE).expect("a stack"));
+        }
+        drop(slab);
         // Small ones where a large one has just been, inside the bounds it had.
         for reserve in [DEFAULT_RESERVE * 32, DEFAULT_RESERVE, DEFAULT_RESERVE] {
             drop(use_of(Mapped::new(reserve).expect("a stack")));
