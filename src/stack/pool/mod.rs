@@ -52,7 +52,7 @@ static POOLS: [AtomicPtr<Shared>; SIZES] = [const { AtomicPtr::new(ptr::null_mut
 /// use switchback::{Coroutine, Resumed, Yielder};
 ///
 /// let pool = Pool::of(64 * 1024)?;
-/// for n in 0..1000 {
+/// for n in 0..100 {
 ///     // From the second time on there is a stack: no system call, no lock.
 ///     let mut coroutine = Coroutine::with_stack(pool.take()?, move |_: &Yielder<(), ()>, ()| n + 1)?;
 ///     assert_eq!(coroutine.resume(()), Resumed::Returned(n + 1));
