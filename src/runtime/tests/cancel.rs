@@ -116,9 +116,8 @@ fn a_timeout_inside_a_shield_counts_and_one_outside_does_not() {
         let test = || {
             let outer = rt::timeout(SHORT, || {
                 rt::shield(|| {
-                    let start = Instant::now();
+                    // Beyond the outer one; that no sleep which succeeds is short is shown in `sleep.rs`.
                     let slept = sleep(2 * SHORT);
-                    assert!(start.elapsed() >= 2 * SHORT);
                     let inner = rt::timeout(SHORT, || sleep(LONG));
                     (slept, inner.unwrap_err().into_inner())
                 })
